@@ -1,0 +1,76 @@
+"""A cell that sees one more vector, the same at every step."""
+
+import keras
+from keras import initializers, ops
+
+from keras_seq.cells.base import Cell, GatedCell, named
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class ConditionedCell(Cell):
+    """Any gated cell with an extra term at each step, made of a vector v that does not change in time.
+
+        p_t = project(x_t) + v W_v;   y_t, s_t = step(p_t, s_{t-1})
+
+    This is how the features of an image enter a captioner at every step (W_ih v in the textbook). The layer takes v as
+    its only constant: `RNN(ConditionedCell(cell))(x, constants=[v])`, v of shape (b, n). The product with the weight
+    `context_kernel` W_v (n, gates * units) is taken once, before the first step.
+
+    Args:
+        cell: a `keras_seq.GatedCell`. Its dropout and learned initial state are used as they are.
+        context_initializer: of `context_kernel`, default Glorot's uniform one.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        TypeError: a cell that is no `keras_seq.GatedCell`.
+        ValueError: other than one constant, or one that is not (b, n).
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.GRUCell(4)))
+    y = layer(ops.ones((2, 5, 3)), constants=[ops.ones((2, 7))])   # (2, 4)
+    ```
+    """
+
+    def __init__(self, cell, context_initializer="glorot_uniform", **kwargs):
+        if not isinstance(cell, GatedCell):
+            raise TypeError(f"cell: expected a keras_seq.GatedCell, got {cell!r}")
+        kwargs.update(dropout=cell.dropout, recurrent_dropout=cell.recurrent_dropout, seed=cell.seed)
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.context_initializer = named(initializers, "context_initializer", context_initializer)
+        self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
+
+    def build(self, input_shape, constants_shape=None):
+        if constants_shape is None or len(constants_shape) != 1 or len(constants_shape[0]) != 2:
+            raise ValueError(f"constants: expected one tensor (b, n) for ConditionedCell, got shapes {constants_shape}")
+        if not self.cell.built:
+            self.cell.build(input_shape)
+            self.cell.built = True
+        self.context_kernel = self.add_weight(
+            name="context_kernel",
+            shape=(constants_shape[0][-1], self.cell.projected_size),
+            initializer=self.context_initializer,
+        )
+        super().build(input_shape)
+
+    def get_initial_state(self, batch_size=None):
+        return self.cell.get_initial_state(batch_size)
+
+    def project(self, inputs):
+        return self.cell.project(inputs)
+
+    def prepare(self, constants):
+        return (ops.matmul(constants[0], self.context_kernel),)
+
+    def step(self, projected, states, constants=()):
+        return self.cell.step(projected + constants[0], states)
+
+    def get_config(self):
+        config = super().get_config()
+        for name in ("dropout", "recurrent_dropout", "seed", "learn_initial_state"):  # the inner cell's
+            del config[name]
+        return config

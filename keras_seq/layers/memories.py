@@ -1,0 +1,114 @@
+"""The memories by name: each layer is its cell's, and adds nothing."""
+
+import keras
+
+from keras_seq import cells
+from keras_seq.layers.rnn import CellLayer
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class SimpleRNN(CellLayer):
+    """The fully recurrent network over a sequence; see `keras_seq.SimpleRNNCell` for the equations and arguments.
+
+    Weights interchange with `keras.layers.SimpleRNN` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.SimpleRNN(4, activation="relu")(ops.ones((2, 5, 3)))   # (2, 4)
+    ```
+    """
+
+    cell_class = cells.SimpleRNNCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class LSTM(CellLayer):
+    """Long short-term memory over a sequence; see `keras_seq.LSTMCell` for the equations and arguments.
+
+    Weights interchange with `keras.layers.LSTM` by `set_weights`. All other arguments are those of `keras_seq.RNN`. States: h, c.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y, h, c = keras_seq.LSTM(4, return_sequences=True, return_state=True)(ops.ones((2, 5, 3)))   # (2, 5, 4), ...
+    ```
+    """
+
+    cell_class = cells.LSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class PeepholeLSTM(CellLayer):
+    """The LSTM whose gates see the cell; see `keras_seq.PeepholeLSTMCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. States: h, c.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.PeepholeLSTM(4, peephole_initializer="glorot_uniform")(ops.ones((2, 5, 3)))   # (2, 4)
+    ```
+    """
+
+    cell_class = cells.PeepholeLSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class CoupledLSTM(CellLayer):
+    """The LSTM with i = 1 - f; see `keras_seq.CoupledLSTMCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. States: h, c.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.CoupledLSTM(4, peepholes=True)(ops.ones((2, 5, 3)))   # (2, 4)
+    ```
+    """
+
+    cell_class = cells.CoupledLSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class NoForgetLSTM(CellLayer):
+    """The LSTM of 1997, without a forget gate; see `keras_seq.NoForgetLSTMCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. States: h, c.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.NoForgetLSTM(4)(ops.ones((2, 5, 3)))   # (2, 4)
+    ```
+    """
+
+    cell_class = cells.NoForgetLSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class GRU(CellLayer):
+    """The gated recurrent unit over a sequence; see `keras_seq.GRUCell` for the equations and arguments.
+
+    Weights interchange with `keras.layers.GRU` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.GRU(4, reset_after=False)(ops.ones((2, 5, 3)))   # (2, 4)
+    ```
+    """
+
+    cell_class = cells.GRUCell
