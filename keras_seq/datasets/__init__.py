@@ -1,0 +1,9 @@
+"""Data sets: generated tasks as TFDS builders, and readers of a user's own files.
+
+Importing this package registers the builders, so that `tfds.load` finds them by name.
+"""
+
+from keras_seq.datasets.folder import caption_folder
+from keras_seq.datasets.scenes import DrawnScenes
+
+__all__ = ["DrawnScenes", "caption_folder"]
