@@ -172,7 +172,7 @@ class CellLayer(RNN):
         positional = [p for p in parameters if p.default is p.empty]
         parameters = [p for p in parameters if p.default is not p.empty]
         rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-        cls.__signature__ = inspect.Signature([*positional, *parameters, rest])
+        cls.__signature__ = _OfClass(inspect.Signature([*positional, *parameters, rest]))
 
     def __init__(self, *args, **kwargs):
         given = type(self).__signature__.bind(*args, **kwargs).arguments
@@ -182,7 +182,7 @@ class CellLayer(RNN):
         shared = {name: given[name] for name in ("dtype", "trainable") if name in given}
         unknown = sorted(set(given) - set(_FLAGS) - {"name", "dtype", "trainable", "activity_regularizer"})
         if unknown:
-            raise TypeError(f"{type(self).__name__}: unknown argument {unknown[0]!r}; signature {self.__signature__}")
+            raise TypeError(f"{type(self).__name__}: unknown argument {unknown[0]!r}; signature {type(self).__signature__}")
         super().__init__(self.cell_class(**cell, **shared), **given)
 
     def get_config(self):
@@ -200,6 +200,18 @@ class CellLayer(RNN):
         if name in arguments(type(self).cell_class):
             return getattr(self.cell, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class _OfClass:
+    """An attribute of a class that its instances do not have (`inspect.signature(layer)` is that of `call`)."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __get__(self, instance, owner):
+        if instance is not None:
+            raise AttributeError
+        return self.value
 
 
 def _fits(shape, expected):

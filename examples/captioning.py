@@ -1,0 +1,227 @@
+"""Describe pictures in words: train an ImageCaptioner, score it on combinations it has never seen, export it.
+
+    python examples/captioning.py                                   # drawn scenes, a few minutes on two cores
+    python examples/captioning.py --memory GRU --features-as each_step
+    python examples/captioning.py --folder ../shared/data/coco_mini --epochs 30
+    python examples/captioning.py --dataset coco_captions           # any TFDS set with images and captions
+
+It leaves in --output: captions.png (pictures with a true and the generated sentence), history.png (loss by epoch),
+captioner.keras, and saved_model/, which a fresh process then runs without keras_seq and compares.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_seq
+from keras_seq.metrics import cider_d, corpus_bleu
+from keras_seq.models import ImageCaptioner, Vocabulary
+
+MEMORIES = ("SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU")
+
+SERVE = """
+import sys, numpy as np, tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+sentences = [s for i in range(0, len(images), 100) for s in loaded.sentences(tf.constant(images[i:i + 100])).numpy()]
+assert "keras_seq" not in sys.modules
+sys.stdout.buffer.write(b"\\n".join(sentences))
+"""
+
+
+def load(options):
+    """A dict from `train`, `validation` (maybe) and `test` to datasets of {"image", "captions"}."""
+    side = (options.side, options.side)
+    if options.folder:
+        from keras_seq.datasets import caption_folder
+
+        return caption_folder(options.folder, image_size=side)
+    import tensorflow_datasets as tfds
+
+    import keras_seq.datasets  # registers drawn_scenes
+
+    if options.dataset == "drawn_scenes":
+        return {split: tfds.load("drawn_scenes", split=split) for split in ("train", "validation", "test")}
+
+    def resized(example):
+        captions = example["captions"]
+        image = tf.image.resize(example["image"], side, antialias=True)
+        return {
+            "image": tf.cast(tf.round(image), tf.uint8),
+            "captions": captions["text"] if isinstance(captions, dict) else captions,
+        }
+
+    known = tfds.builder(options.dataset).info.splits
+    names = {"train": "train", "validation": "val" if "val" in known else "validation", "test": "test"}
+    found = {split: tfds.load(options.dataset, split=name).map(resized) for split, name in names.items() if name in known}
+    return {**found, "test": found.get("validation", found.get("test"))}
+
+
+class Clock(keras.callbacks.Callback):
+    """One line per epoch, and the end of training when the time is up."""
+
+    def __init__(self, minutes):
+        super().__init__()
+        self.minutes = minutes
+
+    def on_train_begin(self, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        spent = time.perf_counter() - self.start
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in logs.items())
+        print(f"epoch {epoch + 1:3d}/{self.params['epochs']}  {spent:5.0f} s  {scores}", flush=True)
+        if spent > 60 * self.minutes:
+            print(f"stopped after {self.minutes} minutes")
+            self.model.stop_training = True
+
+
+def train(captioner, data, options):
+    length = captioner.max_length
+
+    def batches(dataset, shuffle):
+        if shuffle:
+            dataset = dataset.shuffle(10000, seed=options.seed)
+        examples = dataset.map(captioner.example, num_parallel_calls=2)
+        examples = examples.map(lambda inputs, targets: ((inputs[0], inputs[1][:length]), targets[:length]))
+        shapes = ((captioner.image_shape, (length,)), (length,))
+        return examples.padded_batch(options.batch, padded_shapes=shapes, drop_remainder=shuffle).prefetch(2)
+
+    steps = options.epochs * (int(data["train"].cardinality()) // options.batch)
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, max(1, steps))
+    captioner.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0),
+        jit_compile=options.jit,
+    )
+    return captioner.fit(
+        batches(data["train"].cache(), True),
+        validation_data=batches(data["validation"].cache(), False) if "validation" in data else None,
+        epochs=options.epochs,
+        verbose=0,
+        callbacks=[Clock(options.minutes)],
+    ).history
+
+
+def describe(captioner, images):
+    return [s for i in range(0, len(images), 100) for s in captioner.generate(images[i : i + 100])]
+
+
+def serve_elsewhere(folder, images):
+    """The sentences of the exported model, said by a process that never imports keras_seq."""
+    np.save(folder / "images.npy", images)
+    command = [sys.executable, "-c", SERVE, str(folder / "saved_model"), str(folder / "images.npy")]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=folder).stdout
+    return said.decode().split("\n")
+
+
+def contact_sheet(path, images, references, sentences, columns=6, rows=4):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    count = min(columns * rows, len(images))
+    figure, axes = plt.subplots(-(-count // columns), columns, figsize=(2.6 * columns, 3.1 * -(-count // columns)))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, true, said in zip(axes.flat, images, references, sentences, strict=False):
+        axis.imshow(image)
+        good = said in true
+        axis.set_title("\n".join(textwrap.wrap(f"true: {true[0]}", 34)), fontsize=7, loc="left")
+        said = "\n".join(textwrap.wrap(f"said: {said}", 34))
+        axis.text(0, 1.02 * image.shape[0], said, fontsize=7, color="#0a6" if good else "#c30", va="top")
+    figure.suptitle("green: one of the true sentences to the word", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def loss_curve(path, history):
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5, 3.2))
+    for name, values in history.items():
+        axis.plot(range(1, len(values) + 1), values, label={"loss": "training", "val_loss": "validation"}.get(name, name))
+    axis.set(xlabel="epoch", ylabel="cross-entropy per word (nats)", yscale="log")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="drawn_scenes", help="TFDS name (default drawn_scenes)")
+    parser.add_argument("--folder", help="a folder with images and captions.jsonl, instead of --dataset")
+    parser.add_argument("--memory", default="LSTM", choices=MEMORIES)
+    parser.add_argument("--features-as", default="initial_state", choices=["initial_state", "each_step"])
+    parser.add_argument("--units", type=int, default=192)
+    parser.add_argument("--side", type=int, default=96, help="pixels, for pictures other than drawn_scenes")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=4.0, help="stop training after so long")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--max-words", type=int, help="keep only the most frequent words")
+    parser.add_argument("--max-length", type=int, default=20, help="tokens per sentence, END included")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/captioning"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    folder = options.output.resolve()
+    keras.utils.set_random_seed(options.seed)
+
+    data = load(options)
+    known = [s.decode() for example in data["train"] for s in example["captions"].numpy()]
+    vocabulary = Vocabulary.of(known, options.max_words)
+    shape = tuple(next(iter(data["train"]))["image"].shape)
+    print(f"{len(known)} sentences, {len(vocabulary)} tokens, pictures {shape}, {options.memory}, {options.features_as}")
+
+    captioner = ImageCaptioner(
+        vocabulary,
+        shape,
+        getattr(keras_seq, f"{options.memory}Cell")(options.units),
+        features_as=options.features_as,
+        max_length=options.max_length,
+    )
+    lengths = np.array([len(s.split()) + 1 for s in vocabulary.plain(known)])
+    if (lengths > options.max_length).any():
+        print(f"{(lengths > options.max_length).sum()} sentences are longer than --max-length and are cut in training")
+    history = train(captioner, data, options)
+
+    test = [(e["image"].numpy(), [s.decode() for s in e["captions"].numpy()]) for e in data["test"]]
+    images = np.stack([image for image, _ in test])
+    references = [vocabulary.plain(sentences) for _, sentences in test]
+    sentences = describe(captioner, images)
+    frequent = collections.Counter(vocabulary.plain(known)).most_common(1)[0][0]
+    baseline = [frequent] * len(images)
+
+    print(f"\non {len(images)} test pictures    BLEU-4   CIDEr-D   one of the true sentences")
+    for name, said in (("captioner", sentences), ("most frequent sentence", baseline)):
+        hits = np.mean([s in true for s, true in zip(said, references, strict=True)])
+        print(f"{name:24}   {corpus_bleu(said, references):7.3f}  {cider_d(said, references):8.3f}   {hits:6.1%}")
+    print(f"(the most frequent sentence: {frequent!r})\n")
+    for i in range(min(6, len(images))):
+        print(f"true: {references[i][0]}\nsaid: {sentences[i]}\n")
+
+    contact_sheet(folder / "captions.png", images, references, sentences)
+    loss_curve(folder / "history.png", history)
+    captioner.save(folder / "captioner.keras")
+    captioner.export(folder / "saved_model", verbose=False)
+    said = serve_elsewhere(folder, images)
+    same = sum(a == b for a, b in zip(said, sentences, strict=True))
+    print(f"the exported model, in a process without keras_seq, says the same sentence for {same} of {len(images)} pictures")
+    print(f"written: {folder}/captions.png, history.png, captioner.keras, saved_model/")
+
+
+if __name__ == "__main__":
+    main()
