@@ -46,7 +46,10 @@ def contestants(name, size):
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(b, t, d)), tf.float32)
     cotangent = tf.constant(rng.normal(size=(b, t, u)), tf.float32)
-    layers = {"ours": ours(u, return_sequences=True, **arguments), "keras": keras_own(u, return_sequences=True, **arguments)}
+    layers = {
+        "ours": ours(u, return_sequences=True, **arguments),
+        "keras": keras_own(u, return_sequences=True, **arguments),
+    }
     for layer in layers.values():
         layer.build(x.shape)
     layers["keras"].set_weights(layers["ours"].get_weights())
@@ -79,7 +82,9 @@ def main():
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores; TensorFlow {tf.__version__}, Keras {keras.__version__}")
     print("ratio: least time of the better of Keras's two over the better of our two; milliseconds: least (median)\n")
-    print(f"| {'B,T,D,U':16} | {'memory':18} | pass  | ratio | ours jit        | ours graph      | keras jit       | keras graph     |")
+    print(
+        f"| {'B,T,D,U':16} | {'memory':18} | pass  | ratio | ours jit        | ours graph      | keras jit       | keras graph     |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for size in options.sizes:
         for name in options.memories:

@@ -49,7 +49,7 @@ def load(options):
         return caption_folder(options.folder, image_size=side)
     import tensorflow_datasets as tfds
 
-    import keras_seq.datasets  # registers drawn_scenes
+    import keras_seq.datasets  # noqa: F401 (registers drawn_scenes)
 
     if options.dataset == "drawn_scenes":
         return {split: tfds.load("drawn_scenes", split=split) for split in ("train", "validation", "test")}
@@ -64,7 +64,9 @@ def load(options):
 
     known = tfds.builder(options.dataset).info.splits
     names = {"train": "train", "validation": "val" if "val" in known else "validation", "test": "test"}
-    found = {split: tfds.load(options.dataset, split=name).map(resized) for split, name in names.items() if name in known}
+    found = {
+        split: tfds.load(options.dataset, split=name).map(resized) for split, name in names.items() if name in known
+    }
     return {**found, "test": found.get("validation", found.get("test"))}
 
 
@@ -151,7 +153,9 @@ def loss_curve(path, history):
 
     figure, axis = plt.subplots(figsize=(5, 3.2))
     for name, values in history.items():
-        axis.plot(range(1, len(values) + 1), values, label={"loss": "training", "val_loss": "validation"}.get(name, name))
+        axis.plot(
+            range(1, len(values) + 1), values, label={"loss": "training", "val_loss": "validation"}.get(name, name)
+        )
     axis.set(xlabel="epoch", ylabel="cross-entropy per word (nats)", yscale="log")
     axis.legend()
     figure.tight_layout()
@@ -184,7 +188,9 @@ def main():
     known = [s.decode() for example in data["train"] for s in example["captions"].numpy()]
     vocabulary = Vocabulary.of(known, options.max_words)
     shape = tuple(next(iter(data["train"]))["image"].shape)
-    print(f"{len(known)} sentences, {len(vocabulary)} tokens, pictures {shape}, {options.memory}, {options.features_as}")
+    print(
+        f"{len(known)} sentences, {len(vocabulary)} tokens, pictures {shape}, {options.memory}, {options.features_as}"
+    )
 
     captioner = ImageCaptioner(
         vocabulary,
@@ -219,7 +225,9 @@ def main():
     captioner.export(folder / "saved_model", verbose=False)
     said = serve_elsewhere(folder, images)
     same = sum(a == b for a, b in zip(said, sentences, strict=True))
-    print(f"the exported model, in a process without keras_seq, says the same sentence for {same} of {len(images)} pictures")
+    print(
+        f"the exported model, in a process without keras_seq, says the same sentence for {same} of {len(images)} pictures"
+    )
     print(f"written: {folder}/captions.png, history.png, captioner.keras, saved_model/")
 
 

@@ -7,4 +7,4 @@ from keras_seq.layers import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = ["dot", *cells.__all__, *layers.__all__]  # noqa: PLE0604
+__all__ = ["dot", *cells.__all__, *layers.__all__]

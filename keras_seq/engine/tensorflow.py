@@ -62,7 +62,9 @@ def scan(
             that is no matrix or depends on a state or an input.
     """
     states, constants = tuple(states), tuple(constants)
-    loop = _Loop(project, step, len(states), constants, weights, mask, go_backwards, return_sequences, zero_output_for_mask)
+    loop = _Loop(
+        project, step, len(states), constants, weights, mask, go_backwards, return_sequences, zero_output_for_mask
+    )
     results = loop.run(keep, inputs, states)
     return results[0], tuple(results[1:])
 
@@ -397,6 +399,8 @@ def _check_states(old, new):
     def say(states):
         return [f"{tuple(s.shape)} {tf.as_dtype(s.dtype).name}" for s in states]
 
-    same = len(old) == len(new) and all(o.shape.is_compatible_with(s.shape) and o.dtype == s.dtype for o, s in zip(old, new, strict=False))
+    same = len(old) == len(new) and all(
+        o.shape.is_compatible_with(s.shape) and o.dtype == s.dtype for o, s in zip(old, new, strict=False)
+    )
     if not same:
         raise ValueError(f"step: expected new states like the old ones, {say(old)}, got {say(new)}")

@@ -71,7 +71,9 @@ class RNN(keras.layers.RNN):
         **kwargs,
     ):
         flags = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
-        super().__init__(cell, **{name: boolean(name, value) for name, value in zip(_FLAGS, flags, strict=True)}, **kwargs)
+        super().__init__(
+            cell, **{name: boolean(name, value) for name, value in zip(_FLAGS, flags, strict=True)}, **kwargs
+        )
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self._constants = ()
 
@@ -182,7 +184,9 @@ class CellLayer(RNN):
         shared = {name: given[name] for name in ("dtype", "trainable") if name in given}
         unknown = sorted(set(given) - set(_FLAGS) - {"name", "dtype", "trainable", "activity_regularizer"})
         if unknown:
-            raise TypeError(f"{type(self).__name__}: unknown argument {unknown[0]!r}; signature {type(self).__signature__}")
+            raise TypeError(
+                f"{type(self).__name__}: unknown argument {unknown[0]!r}; signature {type(self).__signature__}"
+            )
         super().__init__(self.cell_class(**cell, **shared), **given)
 
     def get_config(self):
@@ -216,4 +220,6 @@ class _OfClass:
 
 def _fits(shape, expected):
     """Whether two static shapes may be the same at run time."""
-    return len(shape) == len(expected) and all(a == b or a is None or b is None for a, b in zip(shape, expected, strict=True))
+    return len(shape) == len(expected) and all(
+        a == b or a is None or b is None for a, b in zip(shape, expected, strict=True)
+    )

@@ -20,6 +20,18 @@ def small_encoder(image_shape, features=256, smallest=6):
 
     Blocks of convolution, batch normalisation and ReLU, each halving the picture until it is at most `smallest` high and
     wide; then one dense layer over what is left, so that places are not lost.
+
+    Args:
+        image_shape: (height, width, channels).
+        features: n.
+        smallest: as above.
+
+    Example:
+
+    ```python
+    from keras_seq.models import small_encoder
+    print(small_encoder((48, 48, 3)).output_shape)   # (None, 256)
+    ```
     """
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
@@ -94,7 +106,9 @@ class ImageCaptioner(keras.Model):
         cell = LSTMCell(256) if cell is None else cell
         kind = GatedCell if features_as == "each_step" else Cell
         if not isinstance(cell, kind):
-            raise TypeError(f"cell: expected a keras_seq.{kind.__name__} with features_as={features_as!r}, got {cell!r}")
+            raise TypeError(
+                f"cell: expected a keras_seq.{kind.__name__} with features_as={features_as!r}, got {cell!r}"
+            )
         self.vocabulary = vocabulary
         self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
         self.cell = cell
@@ -208,7 +222,7 @@ class ImageCaptioner(keras.Model):
         if len(prompts) != images.shape[0]:
             raise ValueError(f"prompts: expected {images.shape[0]}, one per picture, got {len(prompts)}")
         if self._greedy is None:
-            self._greedy = tf.function(self.generate_tokens, jit_compile=True, reduce_retracing=True)
+            self._greedy = tf.function(self.generate_tokens, autograph=False, jit_compile=True, reduce_retracing=True)
         tokens = self._greedy(images, self.vocabulary.encode(prompts, end=False))
         return [s.decode() for s in self.vocabulary.decode(tokens).numpy()]
 

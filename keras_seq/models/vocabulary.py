@@ -48,7 +48,9 @@ class Vocabulary(keras.layers.Layer):
             raise TypeError(f"words: expected a list of strings, got {words!r:.80}")
         words = list(words)
         if not words or len(set(words) - set(_SPECIAL)) < len(words):
-            raise ValueError(f"words: expected one or more, each once, none empty or of {_SPECIAL[1:]}, got {words!r:.80}")
+            raise ValueError(
+                f"words: expected one or more, each once, none empty or of {_SPECIAL[1:]}, got {words!r:.80}"
+            )
         self.words = words
         shared = {"vocabulary": _SPECIAL[2:] + words, "oov_token": _SPECIAL[1], "mask_token": _SPECIAL[0]}
         self.to_token = keras.layers.StringLookup(**shared)
