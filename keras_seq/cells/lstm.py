@@ -174,7 +174,7 @@ class PeepholeLSTMCell(_ForgetfulFamily):
 
     def step(self, projected, states, constants=()):
         h, c = states
-        p_i, p_f, p_o = ops.unstack(self.peephole_kernel)
+        p_i, p_f, p_o = (self.peephole_kernel[row] for row in range(3))
         i, f, g, o = self.split(projected + dot(h, self.recurrent_kernel))
         i = self.recurrent_activation(i + p_i * c)
         f = self.recurrent_activation(f + p_f * c)
@@ -241,7 +241,7 @@ class CoupledLSTMCell(_ForgetfulFamily):
 
     def step(self, projected, states, constants=()):
         h, c = states
-        p_f, p_o = ops.unstack(self.peephole_kernel) if self.peepholes else (0.0, 0.0)
+        p_f, p_o = (self.peephole_kernel[row] if self.peepholes else 0.0 for row in range(2))
         f, g, o = self.split(projected + dot(h, self.recurrent_kernel))
         f = self.recurrent_activation(f + p_f * c)
         c = f * c + (1 - f) * self.activation(g)

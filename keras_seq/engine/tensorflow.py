@@ -108,8 +108,8 @@ class _Loop:
 
             return results, gradient
 
-        floating_constants = [c for c in constants if c.dtype.is_floating]
-        return forward(inputs, *states, *floating_constants, *[tf.convert_to_tensor(w) for w in self.weights])
+        floating = [c for c in constants if c.dtype.is_floating]
+        return forward(*map(tf.convert_to_tensor, [inputs, *states, *floating, *self.weights]))
 
     # -- one step ----------------------------------------------------------------------------------------------------
 

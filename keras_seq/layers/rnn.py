@@ -131,7 +131,11 @@ class RNN(keras.layers.RNN):
 
         if mask is not None:
             sequences = ops.where(ops.expand_dims(mask, -1), sequences, ops.zeros_like(sequences))
-        loop = types.SimpleNamespace(cell=call, **{name: getattr(self, name) for name in _FLAGS})
+        if self.go_backwards:  # here, as Keras's unrolled loop applies the mask to the outputs in the wrong order
+            sequences = ops.flip(sequences, axis=1)
+            mask = None if mask is None else ops.flip(mask, axis=1)
+        flags = {name: getattr(self, name) for name in _FLAGS if name != "go_backwards"}
+        loop = types.SimpleNamespace(cell=call, go_backwards=False, **flags)
         return keras.layers.RNN.inner_loop(loop, sequences, initial_state, mask)
 
     def reset_state(self):
