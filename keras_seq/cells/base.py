@@ -29,8 +29,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         prepare(constants) -> constants              what the constants alone decide, once; by default as they are
         step(p_t, states, constants) -> y_t, states  everything else; `keras_seq.dot` marks the products with states
 
-    and has `state_size`, a list of the widths of its states, `states`, their names, and `output_size`. It is a Keras RNN
-    cell: `call(inputs, states)` is `step(project(inputs), states)`, so that it works in `keras.layers.RNN`. In
+    and has `state_size`, a list of the widths of its states, `states`, their names, `output_size`, and, if it reads
+    constants, `constants`, their names. It is a Keras RNN cell: `call(inputs, states)` is `step(project(inputs), states)`, so that it works in `keras.layers.RNN`. In
     `keras_seq.RNN` it is trained by the engine: exact gradients, one product per kernel and sequence.
 
     `project` takes any number of leading axes. `step` returns as many states as it got, of the same shapes and types.
@@ -68,12 +68,15 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     """
 
     states = ("h",)
+    constants = ()
 
     def __init__(self, dropout=0.0, recurrent_dropout=0.0, seed=None, learn_initial_state=False, **kwargs):
         _refuse_unknown(type(self), kwargs)
         super().__init__(**kwargs)
         self.dropout = rate("dropout", dropout)
         self.recurrent_dropout = rate("recurrent_dropout", recurrent_dropout)
+        if isinstance(seed, bool) or not (seed is None or isinstance(seed, numbers.Integral)):
+            raise TypeError(f"seed: expected an integer or None, got {seed!r}")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.learn_initial_state = boolean("learn_initial_state", learn_initial_state)
@@ -98,7 +101,15 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         """`(projected, states, prepared constants) -> (output, new states)`."""
         raise TypeError(f"{type(self).__name__}: expected a method step(projected, states, constants), found none")
 
+    def check_constants(self, constants):
+        """A ValueError unless there are as many constants as the cell reads."""
+        if len(constants) != len(self.constants):
+            raise ValueError(
+                f"constants: expected {len(self.constants)} for {type(self).__name__} {self.constants}, got {len(constants)}"
+            )
+
     def call(self, inputs, states, constants=(), training=False):
+        self.check_constants(constants)
         if not isinstance(states, (list, tuple)):
             states = (states,)
         if training and self.dropout:

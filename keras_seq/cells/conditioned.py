@@ -35,6 +35,8 @@ class ConditionedCell(Cell):
     ```
     """
 
+    constants = ("context",)
+
     def __init__(self, cell, context_initializer="glorot_uniform", **kwargs):
         if not isinstance(cell, GatedCell):
             raise TypeError(f"cell: expected a keras_seq.GatedCell, got {cell!r}")
@@ -45,14 +47,15 @@ class ConditionedCell(Cell):
         self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
 
     def build(self, input_shape, constants_shape=None):
-        if constants_shape is None or len(constants_shape) != 1 or len(constants_shape[0]) != 2:
-            raise ValueError(f"constants: expected one tensor (b, n) for ConditionedCell, got shapes {constants_shape}")
+        shapes = list(constants_shape or [])
+        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None:
+            raise ValueError(f"constants: expected one of shape (b, n), n known, for ConditionedCell, got {shapes}")
         if not self.cell.built:
             self.cell.build(input_shape)
             self.cell.built = True
         self.context_kernel = self.add_weight(
             name="context_kernel",
-            shape=(constants_shape[0][-1], self.cell.projected_size),
+            shape=(shapes[0][-1], self.cell.projected_size),
             initializer=self.context_initializer,
         )
         super().build(input_shape)
@@ -64,10 +67,20 @@ class ConditionedCell(Cell):
         return self.cell.project(inputs)
 
     def prepare(self, constants):
-        return (ops.matmul(constants[0], self.context_kernel),)
+        (context,) = constants
+        if len(context.shape) != 2 or context.shape[-1] != self.context_kernel.shape[0]:
+            raise ValueError(
+                f"constants: expected shape (b, {self.context_kernel.shape[0]}) for ConditionedCell, got {tuple(context.shape)}"
+            )
+        return (ops.matmul(context, self.context_kernel),)
 
     def step(self, projected, states, constants=()):
-        return self.cell.step(projected + constants[0], states)
+        (term,) = constants
+        if None not in (projected.shape[0], term.shape[0]) and projected.shape[0] != term.shape[0]:
+            raise ValueError(
+                f"constants: expected a batch of {projected.shape[0]} like the sequences', got {term.shape[0]}"
+            )
+        return self.cell.step(projected + term, states)
 
     def get_config(self):
         config = super().get_config()

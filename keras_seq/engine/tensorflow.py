@@ -108,6 +108,10 @@ class _Loop:
 
             return results, gradient
 
+        sizes = tf.shape(inputs)[:2]
+        states = [_leading(s, sizes[:1], inputs.shape[:1], "initial_state") for s in states]
+        if self.mask is not None:
+            self.mask = _leading(self.mask, sizes, inputs.shape[:2], "mask")
         floating = [c for c in constants if c.dtype.is_floating]
         return forward(*map(tf.convert_to_tensor, [inputs, *states, *floating, *self.weights]))
 
@@ -352,6 +356,19 @@ class _Loop:
         dsums = [next(totals) if c else None for c in connected]
         inside = [None, *dstates, *dsums]
         return [g if extra is None else g + extra for g, extra in zip(gradients, inside, strict=True)]
+
+
+def _leading(x, sizes, static, name):
+    """`x`, made sure that its leading axes have these sizes, where that is not known before the graph runs."""
+    x, known = tf.convert_to_tensor(x), len(static)
+    if static.is_fully_defined() and x.shape[:known].is_fully_defined():
+        return x  # the layer has compared them
+    message = f"{name}: expected leading axes like those of the inputs"
+    check = tf.debugging.assert_equal(tf.shape(x)[:known], sizes, message=message)
+    with tf.control_dependencies([check] if check is not None else []):
+        # XLA drops the assertion, but cannot reshape to another size
+        shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
+    return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
 
 
 def _while(time, body, carried):

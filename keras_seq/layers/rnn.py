@@ -78,7 +78,7 @@ class RNN(keras.layers.RNN):
         self._constants = ()
 
     def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
-        if isinstance(self.cell, Cell) and not self.cell.built and constants_shape:
+        if isinstance(self.cell, Cell) and self.cell.constants and not self.cell.built:
             self.cell.build((sequences_shape[0], *sequences_shape[2:]), constants_shape=constants_shape)
             self.cell.built = True
         super().build(sequences_shape, initial_state_shape)
@@ -158,7 +158,9 @@ class RNN(keras.layers.RNN):
             shapes = [tuple(s.shape) for s in given]
             if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
                 raise ValueError(f"initial_state: expected {len(expected)} of shapes {expected}, got {shapes}")
-        if constants and not isinstance(self.cell, Cell):
+        if isinstance(self.cell, Cell):
+            self.cell.check_constants(constants or ())
+        elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
 
 

@@ -38,7 +38,7 @@ def small_encoder(image_shape, features=256, smallest=6):
     halvings = max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))
     for i in range(halvings):
         x = layers.Conv2D(min(32 * 2**i, 64), 3, strides=2, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.ReLU()(x)
     x = layers.Flatten()(x)
     return keras.Model(inputs, layers.Dense(features, activation="relu")(x), name="encoder")

@@ -1,0 +1,184 @@
+"""Gradients of every memory: finite differences, and the same from every way to run the same thing."""
+
+import conformance
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conformance import CASES, ONE_OF_EACH, Data, close, differentiated, named
+
+from keras_seq.engine import tensorflow as engine
+
+SEQUENCES = {"return_sequences": True, "return_state": True}
+VARIANTS = [
+    {"masked": False},
+    {"go_backwards": True},
+    {"zero_output_for_mask": True},
+    {"return_sequences": False},
+    {"return_sequences": False, "masked": False},
+    {"return_state": False, "return_sequences": False, "go_backwards": True},
+]
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_finite_differences(case):
+    conformance.check_finite_differences(case)
+
+
+@pytest.mark.parametrize("flags", VARIANTS, ids=str)
+@pytest.mark.parametrize(**named(ONE_OF_EACH))
+def test_finite_differences_with_flags(case, flags):
+    conformance.check_finite_differences(case, directions=1, **flags)
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_equal_to_the_loop_written_out(case):
+    for masked in (False, True):
+        conformance.check_keras_loop(case, masked=masked)
+    conformance.check_keras_loop(case, go_backwards=True)
+    conformance.check_keras_loop(case, zero_output_for_mask=True, return_sequences=False)
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_equal_eager_graph_and_compiled(case):
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer)
+    eager = differentiated(layer)(*given)
+    close(differentiated(layer, training=False)(*given), eager, 1e-12, "training=False")
+    for jit in (False, True):
+        compiled = tf.function(differentiated(layer), jit_compile=jit)
+        close(compiled(*given), eager, 1e-11, f"jit={jit}")
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equal_when_the_forward_pass_kept_nothing(masked, dtype, jit):
+    """A gradient of `training=False` runs the loop again."""
+    case = conformance.Case("GRU", {"reset_after": False})
+    layer = case(dtype, **SEQUENCES)
+    given = conformance.data(case, layer, mask=masked)
+    compiled = tf.function(differentiated(layer, training=False), jit_compile=jit)
+    close(compiled(*given), differentiated(layer)(*given), conformance.tolerance(dtype))
+
+
+def relaxed(case, given):
+    """The specification of data of any batch and time."""
+    constants = zip(given.constants, case.constants, strict=True)
+    return Data(
+        tf.TensorSpec([None, None, given.x.shape[-1]], given.x.dtype),
+        tf.TensorSpec([None, None], "bool"),
+        tuple(tf.TensorSpec([None, s.shape[-1]], s.dtype) for s in given.states),
+        tuple(
+            tf.TensorSpec([None if n is None else c.shape[i] for i, n in enumerate(s)], c.dtype) for c, s in constants
+        ),
+        tuple(tf.TensorSpec([*[None] * (len(c.shape) - 1), c.shape[-1]], c.dtype) for c in given.cotangents),
+    )
+
+
+@pytest.mark.parametrize(**named(ONE_OF_EACH))
+def test_one_graph_serves_all_sizes(case):
+    """Unknown batch and time, down to one row and one step, from one trace."""
+    layer = case("float64", **SEQUENCES)
+    eager = differentiated(layer)
+    sizes = [(4, 5), (2, 3), (1, 1), (3, 1), (1, 6)]
+    examples = [conformance.data(case, layer, b, t, seed=b + t) for b, t in sizes]
+    traces = []
+
+    def masked(x, mask, states, constants, cotangents):
+        traces.append(1)
+        return eager(x, mask, states, constants, cotangents)
+
+    def plain(x, mask, states, constants, cotangents):
+        return masked(x, None, states, constants, cotangents)
+
+    for function in (masked, plain):
+        graph = tf.function(function, input_signature=tuple(relaxed(case, examples[0])))
+        found = [graph(*given) for given in examples]
+        assert len(traces) == 1
+        for given, results in zip(examples, found, strict=True):
+            close(results, function(*given), 1e-11, f"b, t = {given.x.shape[:2]}")
+        traces.clear()
+
+
+@pytest.mark.parametrize(**named([c for c in ONE_OF_EACH if c.layer in ("PeepholeLSTM", "GRU") or c.constants[1:]]))
+def test_one_trace_serves_all_sizes_compiled(case):
+    layer = case("float64", **SEQUENCES)
+    traces = []
+
+    @tf.function(jit_compile=True, reduce_retracing=True)
+    def compiled(x, constants):
+        traces.append(1)
+        results = conformance.call(layer, x, constants=constants, training=True)
+        return results, tf.gradients(sum(tf.reduce_sum(r * r) for r in results), [x, *layer.trainable_variables])
+
+    for b, t in [(4, 5), (2, 3), (1, 1)]:
+        given = conformance.data(case, layer, b, t)
+        with tf.GradientTape() as tape:
+            tape.watch(given.x)
+            results = conformance.call(layer, given.x, constants=given.constants)
+            loss = sum(tf.reduce_sum(r * r) for r in results)
+        gradients = tape.gradient(loss, [given.x, *layer.trainable_variables])
+        close(compiled(given.x, given.constants), (results, gradients), 1e-11, f"b, t = {b, t}")
+    assert len(traces) <= 2
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_equal_with_inputs_projected_ahead_and_in_the_loop(case, monkeypatch):
+    for flags in ({}, {"go_backwards": True}):
+        layer = case("float64", **SEQUENCES, **flags)
+        given = conformance.data(case, layer)
+        found = []
+        for ahead in (True, False):
+            monkeypatch.setattr(engine, "project_ahead", lambda ahead=ahead: ahead)
+            found.append(differentiated(layer)(*given))
+        close(*found, 1e-12)
+
+
+@pytest.mark.parametrize(**named([c for c in ONE_OF_EACH if not c.constants]))
+def test_equal_to_the_keras_layer_over_the_same_cell(case):
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer)
+    # Keras has the first state repeat or, with a mask, the last output; both loops see finite inputs
+    other = keras.layers.RNN(layer.cell, dtype="float64", **SEQUENCES)
+    close(differentiated(layer)(*given), differentiated(other)(*given), 1e-10)
+
+
+def test_runs_on_the_engine_not_on_the_loop_of_keras(monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise RuntimeError("the loop of Keras was called")
+
+    monkeypatch.setattr(keras.layers.RNN, "inner_loop", forbidden)
+    for case in CASES:
+        layer = case()
+        given = conformance.data(case, layer)
+        conformance.call(layer, *given[:4], training=True)
+
+
+def test_only_what_is_asked_for_gets_a_gradient():
+    """One argument alone, and final states alone: no tensor is taken for another."""
+    case = conformance.Case("LSTM")
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer)
+    everything = {}
+    for i in range(3):
+        cotangents = tuple(c if i == j else 0 * c for j, c in enumerate(given.cotangents))
+        everything[i] = differentiated(layer)(*given._replace(cotangents=cotangents))[1]
+        with tf.GradientTape() as tape:
+            result = conformance.call(layer, *given[:4])[i]
+        (alone,) = tape.gradient(result, [layer.cell.recurrent_kernel.value], output_gradients=given.cotangents[i])
+        close([alone], [everything[i][4]], 1e-12)
+    total = [sum(parts) for parts in zip(*everything.values(), strict=True)]
+    close(differentiated(layer)(*given)[1], total, 1e-12)
+    assert all(np.max(np.abs(g)) > 0 for g in total)
+
+
+def test_frozen_layer_still_passes_gradients_on():
+    case = conformance.Case("GRU")
+    layer = case("float64")
+    given = conformance.data(case, layer)
+    free = differentiated(layer)(*given)[1][0]
+    layer.trainable = False
+    results, gradients = differentiated(layer)(*given)
+    assert len(gradients) == 1 + len(given.states)
+    close([gradients[0]], [free], 1e-12)

@@ -1,0 +1,52 @@
+"""Gradients of gradients: as those of Keras's layers with the same weights."""
+
+import conformance
+import pytest
+import tensorflow as tf
+from conformance import KERAS_TWINS, close, named
+
+SEQUENCES = {"return_sequences": True, "return_state": True}
+
+
+def penalised(layer):
+    """A function to a gradient penalty and its gradients: of the inputs, the first state and all weights."""
+
+    def penalty(x, mask, states, constants, cotangents):
+        with tf.GradientTape() as outer:
+            outer.watch([x, states])
+            with tf.GradientTape() as inner:
+                inner.watch([x, states])
+                results = conformance.call(layer, x, mask, states, constants, training=True)
+                loss = sum(tf.reduce_sum(r * c) for r, c in zip(results, cotangents, strict=True))
+            first = inner.gradient(loss, [x, *states, layer.trainable_variables[1].value])
+            value = sum(tf.reduce_sum(g * g) for g in first)
+        return value, outer.gradient(value, [x, *states, *[w.value for w in layer.trainable_variables]])
+
+    return penalty
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(**named([c for c in KERAS_TWINS if "activation" not in c.arguments]))
+def test_gradient_penalty_equals_that_of_keras(case, masked):
+    layer = case("float64", **SEQUENCES)
+    twin = conformance.keras_twin(case, layer, "float64", **SEQUENCES)
+    given = conformance.data(case, layer, mask=masked)
+    expected = penalised(twin)(*given)
+    close(penalised(layer)(*given), expected, 1e-9, "eager")
+    if case.layer == "LSTM":
+        close(tf.function(penalised(layer))(*given), expected, 1e-9, "graph")
+
+
+def test_gradient_penalty_with_constants_equals_the_loop_written_out():
+    case = conformance.CASES[-1]
+    layer, unrolled = case("float64", **SEQUENCES), case("float64", unroll=True, **SEQUENCES)
+    given = conformance.data(case, layer)
+    close(penalised(layer)(*given), penalised(unrolled)(*given), 1e-9)
+
+
+def test_gradient_penalty_compiled():
+    case = conformance.Case("LSTM")
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer)
+    compiled = tf.function(penalised(layer), jit_compile=True)
+    close(compiled(*given), penalised(layer)(*given), 1e-9)

@@ -1,0 +1,117 @@
+"""The engine at work, read off the program that XLA is given: which products there are, and where.
+
+All sizes are different primes, so that a product's shapes say what it is.
+"""
+
+import collections
+import re
+
+import keras
+import pytest
+import tensorflow as tf
+
+import keras_seq
+
+B, T, D, U = 13, 7, 5, 11
+Product = collections.namedtuple("Product", "left right contracted")
+
+# layer, arguments, columns of the kernel, columns of each `dot` with the state
+MEMORIES = [
+    ("SimpleRNN", {}, 1, [1]),
+    ("LSTM", {}, 4, [4]),
+    ("PeepholeLSTM", {}, 4, [4]),
+    ("GRU", {"reset_after": True}, 3, [3]),
+    ("GRU", {"reset_after": False}, 3, [2, 1]),
+]
+IDS = ["SimpleRNN", "LSTM", "PeepholeLSTM", "GRU-after", "GRU-before"]
+
+
+class Program:
+    """Products of matrices in each while body of a compiled function, and outside of them."""
+
+    def __init__(self, function, *args):
+        text = function.experimental_get_compiler_ir(*args)(stage="hlo")
+        self.text = text
+        self.computations, name = {}, None
+        for line in text.splitlines():
+            opening = re.match(r"(?:ENTRY )?(%[\w.\-]+) \(.*\{$", line)
+            if opening:
+                name = opening.group(1)
+                self.computations[name] = []
+                if line.startswith("ENTRY"):
+                    self.entry = name
+            elif name:
+                self.computations[name].append(line)
+        self.bodies = re.findall(r" while\(.*body=(%[\w.\-]+)", text)
+        self.loops = [self.products(body) for body in self.bodies]
+        self.outside = self.products(self.entry, into=r"(?:to_apply|calls)")
+
+    def products(self, name, into=r"(?:to_apply|calls|body)"):
+        found = []
+        for line in self.computations[name]:
+            dot = re.search(r" dot\(\w+\[([\d,]*)\]\S* \S+ \w+\[([\d,]*)\].*lhs_contracting_dims=\{(\d)\}", line)
+            assert bool(dot) == (" dot(" in line), f"a product of unknown form: {line}"
+            if dot:
+                left, right = (tuple(map(int, dot.group(i).split(","))) for i in (1, 2))
+                found.append(Product(left, right, left[int(dot.group(3))]))
+            for callee in re.findall(into + r"=(%[\w.\-]+)", line):
+                found += self.products(callee, into)
+        return found
+
+
+def training_step(layer, mask=None):
+    @tf.function(jit_compile=True)
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, mask=mask, training=True) ** 2)
+        return tape.gradient(loss, [x, *layer.trainable_variables])
+
+    return step
+
+
+def of_weight_form(product):
+    """Contracting over the batch, or over the batch and time."""
+    return product.contracted % B == 0
+
+
+def result(product):
+    return tuple(sorted(n for shape in product[:2] for n in shape if n != product.contracted))
+
+
+@pytest.mark.parametrize("flags", [{"return_sequences": True}, {"go_backwards": True}], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
+def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags):
+    layer = getattr(keras_seq, name)(U, **arguments, **flags)
+    layer.build((B, T, D))
+    mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
+    program = Program(training_step(layer, mask), tf.ones((B, T, D)))
+    assert len(program.loops) == 2
+    forward, backward = program.loops
+    state_products = [Product((B, U), (U, m * U), U) for m in dots]
+    assert sorted(forward) == sorted([Product((B, D), (D, columns * U), D), *state_products])
+    assert sorted(backward) == sorted(Product((B, m * U), (m * U, U), m * U) for m in dots)
+    weights = [result(p) for p in program.outside if of_weight_form(p)]
+    assert all(p.contracted == B * T for p in program.outside if of_weight_form(p))
+    assert sorted(weights) == sorted([tuple(sorted((D, columns * U))), *[(U, m * U) for m in dots]])
+
+
+@pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
+def test_inference_keeps_nothing(name, arguments, columns, dots):
+    layer = getattr(keras_seq, name)(U, **arguments)
+    layer.build((B, T, D))
+    inference = Program(tf.function(lambda x: layer(x), jit_compile=True), tf.ones((B, T, D)))
+    training = Program(tf.function(lambda x: layer(x, training=True), jit_compile=True), tf.ones((B, T, D)))
+    kept = f"f32[{T},{B},{dots[0] * U}]"
+    assert len(inference.loops) == 1
+    assert kept in training.text
+    assert kept not in inference.text
+
+
+def test_keras_multiplies_for_weight_gradients_in_the_loop():
+    """A control: what the tests above say is absent would be seen."""
+    layer = keras.layers.LSTM(U, return_sequences=True)
+    layer.build((B, T, D))
+    program = Program(training_step(layer), tf.ones((B, T, D)))
+    assert any(of_weight_form(p) for loop in program.loops for p in loop)

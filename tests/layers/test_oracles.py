@@ -1,0 +1,124 @@
+"""Outputs and states of every memory: against the equations in NumPy, Keras's layers, and TensorFlow's own LSTM."""
+
+import conformance
+import numpy as np
+import pytest
+import tensorflow as tf
+from conformance import BUILT_IN, KERAS_TWINS, close, named
+
+import keras_seq
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(**named(BUILT_IN))
+def test_equations(case, masked, dtype):
+    conformance.check_oracle(case, dtype, masked)
+
+
+@pytest.mark.parametrize("zero_output_for_mask", [False, True])
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize(**named(BUILT_IN))
+def test_equations_with_every_flag(case, return_sequences, go_backwards, zero_output_for_mask):
+    for training in (False, True):
+        conformance.check_oracle(
+            case,
+            training=training,
+            return_sequences=return_sequences,
+            go_backwards=go_backwards,
+            zero_output_for_mask=zero_output_for_mask,
+        )
+
+
+@pytest.mark.parametrize(**named(BUILT_IN))
+def test_default_initial_state_is_zero(case):
+    layer = case("float64", return_state=True)
+    given = conformance.data(case, layer)
+    zeros = tuple(tf.zeros_like(s) for s in given.states)
+    _, last, states = conformance.oracle(layer, given._replace(states=zeros))
+    close(conformance.call(layer, given.x, given.mask, constants=given.constants), [last, *states], 1e-10)
+
+
+@pytest.mark.parametrize(**named(BUILT_IN))
+def test_without_return_state_there_is_one_result(case):
+    layer = case("float64", return_sequences=True)
+    given = conformance.data(case, layer)
+    close(conformance.call(layer, *given[:4]), [conformance.oracle(layer, given)[0]], 1e-10)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"return_sequences": False},
+        {"go_backwards": True},
+        {"zero_output_for_mask": True},
+        {"zero_output_for_mask": True, "return_sequences": False, "go_backwards": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(**named(KERAS_TWINS))
+def test_values_and_gradients_are_those_of_keras(case, flags):
+    conformance.check_keras_twin(case, "float64", **flags)
+
+
+@pytest.mark.parametrize(**named(KERAS_TWINS))
+def test_values_and_gradients_are_those_of_keras_in_single_precision(case):
+    conformance.check_keras_twin(case, "float32", masked=False)
+
+
+@pytest.mark.parametrize(**named(KERAS_TWINS))
+def test_weights_move_from_keras_and_back(case):
+    layer, other = case(), case(seed=5)
+    twin = conformance.keras_twin(case, layer, "float32")
+    assert [w.shape for w in twin.weights] == [w.shape for w in layer.weights]
+    assert [w.name for w in twin.trainable_weights] == [w.name for w in layer.trainable_weights]
+    other.set_weights(twin.get_weights())
+    given = conformance.data(case, layer, mask=False)
+    close([other(given.x)], [layer(given.x)], 0.0)
+
+
+def test_peepholes_are_those_of_tensorflows_block_lstm():
+    """BlockLSTMV2 adds nothing to the forget gate's bias, and orders its columns i, f, c, o as we do (run to find out)."""
+    case = conformance.Case("PeepholeLSTM")
+    layer = case("float32", return_sequences=True, return_state=True)
+    given = conformance.data(case, layer, mask=False)
+    weights = {w.name: w.numpy() for w in layer.weights}
+    p_i, p_f, p_o = weights["peephole_kernel"]
+    h, c = given.states
+    block = tf.raw_ops.BlockLSTMV2(
+        seq_len_max=tf.constant(conformance.T, tf.int64),
+        x=tf.transpose(given.x, [1, 0, 2]),
+        cs_prev=c,
+        h_prev=h,
+        w=np.concatenate([weights["kernel"], weights["recurrent_kernel"]]),
+        wci=p_i,
+        wcf=p_f,
+        wco=p_o,
+        b=weights["bias"],
+        use_peephole=True,
+        cell_clip=0.0,
+    )
+    results = conformance.call(layer, *given[:4])
+    close(results, [tf.transpose(block.h, [1, 0, 2]), block.h[-1], block.cs[-1]], 1e-5)
+
+
+def test_peephole_lstm_without_peepholes_is_the_lstm():
+    case = conformance.Case("PeepholeLSTM")
+    layer, plain = case(), conformance.Case("LSTM")()
+    layer.set_weights([*plain.get_weights(), np.zeros((3, conformance.U))])
+    given = conformance.data(case, layer)
+    close([layer(given.x, mask=given.mask)], [plain(given.x, mask=given.mask)], 1e-6)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "PeepholeLSTM", "CoupledLSTM"])
+def test_forget_gate_starts_open(name):
+    u = conformance.U
+    for opened in (True, False):
+        layer = getattr(keras_seq, name)(u, unit_forget_bias=opened)
+        layer.build((None, None, 3))
+        at = layer.cell.gates.index("forget") * u
+        expected = np.zeros(layer.cell.bias.shape)
+        expected[at : at + u] = float(opened)
+        np.testing.assert_array_equal(layer.cell.bias.numpy(), expected)

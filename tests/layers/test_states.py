@@ -1,0 +1,189 @@
+"""Initial states (given, kept, learned), loops written out, cells of Keras, and what a layer shows of itself."""
+
+import inspect
+
+import conformance
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conformance import BUILT_IN, ONE_OF_EACH, D, T, U, close, differentiated, named
+
+import keras_seq
+
+SEQUENCES = {"return_sequences": True, "return_state": True}
+MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(**named(ONE_OF_EACH))
+def test_stateful_batches_are_one_long_batch(case, masked):
+    stateful, whole = case("float64", batch=4, stateful=True, **SEQUENCES), case("float64", **SEQUENCES)
+    given = conformance.data(case, whole, t=2 * T, mask=masked)
+    expected = conformance.call(whole, given.x, given.mask, constants=given.constants)
+    halves = []
+    for part in (slice(None, T), slice(T, None)):
+        mask = given.mask[:, part] if masked else None
+        halves.append(conformance.call(stateful, given.x[:, part], mask, constants=given.constants))
+    close(halves[1][1:], expected[1:], 1e-10, "state")
+    if not masked:  # the second half of a batch does not know the first one's last output, which a mask would repeat
+        close([tf.concat([half[0] for half in halves], 1)], expected[:1], 1e-10, "output")
+    stateful.reset_state()
+    mask = given.mask[:, :T] if masked else None
+    close(conformance.call(stateful, given.x[:, :T], mask, constants=given.constants), halves[0], 1e-10)
+
+
+def test_stateful_under_compilation():
+    case = conformance.Case("LSTM")
+    stateful, whole = case("float64", batch=4, stateful=True), case("float64")
+    given = conformance.data(case, whole, t=2 * T, mask=False)
+    compiled = tf.function(stateful, jit_compile=True)
+    compiled(given.x[:, :T])
+    close([compiled(given.x[:, T:])], [whole(given.x)], 1e-10)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_stateful_starts_from_the_learned_state_and_returns_to_it(name):
+    case = conformance.Case(name, {"learn_initial_state": True})
+    stateful, plain = case("float64", batch=4, stateful=True), case("float64")
+    given = conformance.data(case, plain, mask=False)
+    stateful.reset_state()
+    first = stateful(given.x)
+    close([first], [plain(given.x)], 1e-10)
+    assert np.abs(stateful(given.x) - first).max() > 1e-3
+    stateful.reset_state()
+    close([stateful(given.x)], [first], 0.0)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("name", MEMORIES)
+def test_learned_initial_state(name, masked):
+    """It has names and zeros at first, is used, and its gradient is that of finite differences."""
+    fresh = getattr(keras_seq, name)(U, learn_initial_state=True)
+    fresh.build((None, None, D))
+    learned = {w.name: w for w in fresh.trainable_weights if w.name.startswith("initial")}
+    assert list(learned) == [f"initial_{s}" for s in fresh.cell.states]
+    assert all(not np.any(w.numpy()) and w.shape == (U,) for w in learned.values())
+
+    case = conformance.Case(name, {"learn_initial_state": True})
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer, mask=masked)._replace(states=())
+    _, gradients = differentiated(layer)(*given)
+
+    def loss(x, states, constants):
+        results = conformance.call(layer, x, given.mask)
+        return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
+
+    conformance.check_directions(layer, loss, given, gradients)
+    tiled = [tf.repeat(w.value[None], 4, 0) for w in layer.cell.initial_states]
+    given = given._replace(states=tuple(tiled))
+    close(conformance.call(layer, given.x, given.mask), conformance.call(layer, *given[:3]), 1e-12)
+
+
+@pytest.mark.parametrize("inner", ["GRU", "LSTM"])
+def test_conditioned_cell_keeps_its_cells_learned_state(inner):
+    cell = getattr(keras_seq, inner + "Cell")(U, learn_initial_state=True, recurrent_dropout=0.25)
+    layer = keras_seq.RNN(keras_seq.ConditionedCell(cell))
+    layer(tf.ones((2, T, D)), constants=[tf.ones((2, 3))])
+    names = [w.name for w in layer.trainable_weights]
+    assert [n for n in names if n.startswith("initial")] == [f"initial_{s}" for s in cell.states]
+    assert layer.cell.recurrent_dropout == 0.25
+
+
+FLAGS = [{}, {"go_backwards": True}, {"zero_output_for_mask": True}, {"go_backwards": True, "zero_output_for_mask": True}]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize(**named([c for c in BUILT_IN if c.layer in ("SimpleRNN", "PeepholeLSTM")][::2]))
+def test_unrolled_is_the_loop(case, return_sequences, masked, flags):
+    arguments = {"return_sequences": return_sequences, "return_state": True, **flags}
+    layer, unrolled = case("float64", **arguments), case("float64", unroll=True, **arguments)
+    given = conformance.data(case, layer, mask=masked)
+    close(differentiated(unrolled)(*given), differentiated(layer)(*given), 1e-10)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
+def test_cell_of_keras_in_our_layer(name, masked):
+    cell = getattr(keras.layers, name + "Cell")(U, dtype="float64")
+    ours = keras_seq.RNN(cell, dtype="float64", **SEQUENCES)
+    theirs = keras.layers.RNN(cell, dtype="float64", **SEQUENCES)
+    ours.build((None, None, D))
+    conformance.randomised(ours)
+    given = conformance.data(conformance.Case(name), _sized(ours), mask=masked)
+    close(differentiated(ours)(*given), differentiated(theirs)(*given), 1e-12)
+
+
+def _sized(layer):
+    layer.cell.output_size = layer.cell.units
+    return layer
+
+
+def test_stacked_cells_in_our_layer():
+    cells = [keras_seq.LSTMCell(U), keras_seq.GRUCell(U)]
+    layer = keras_seq.RNN(keras.layers.StackedRNNCells(cells), return_sequences=True)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, T, D)), "float32")
+    lower, upper = keras_seq.RNN(cells[0], return_sequences=True), keras_seq.RNN(cells[1], return_sequences=True)
+    close([layer(x)], [upper(lower(x))], 1e-6)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_step_of_the_cell_is_a_step_of_the_layer(name):
+    case = conformance.Case(name)
+    layer = case("float64", **SEQUENCES)
+    given = conformance.data(case, layer, mask=False)
+    expected = conformance.call(layer, *given[:3])
+    states, outputs = list(given.states), []
+    for t in range(T):
+        y, states = layer.cell(given.x[:, t], states)
+        outputs.append(y)
+    close([tf.stack(outputs, 1), *states], expected, 1e-12)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_arguments_are_attributes_and_make_the_signature(name):
+    cls = getattr(keras_seq, name)
+    layer = cls(8, use_bias=False, recurrent_dropout=0.25, seed=3)
+    assert (layer.units, layer.use_bias, layer.recurrent_dropout, layer.dropout, layer.seed) == (8, False, 0.25, 0.0, 3)
+    assert layer.kernel_initializer is layer.cell.kernel_initializer
+    assert not hasattr(layer, "no_such_argument")
+    parameters = inspect.signature(cls).parameters
+    assert next(iter(parameters)) == "units"
+    assert {"activation", "return_sequences", "learn_initial_state", "kernel_regularizer", "kwargs"} <= set(parameters)
+    assert parameters["return_state"].default is False
+    assert "units" not in inspect.signature(layer).parameters
+    assert list(inspect.signature(layer.call).parameters)[:2] == ["sequences", "initial_state"]
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
+def test_arguments_and_defaults_are_those_of_keras(name):
+    ours, theirs = (inspect.signature(getattr(where, name)).parameters for where in (keras_seq, keras.layers))
+    for parameter in theirs.values():
+        if parameter.name in ("use_cudnn", "activity_regularizer", "kwargs"):
+            continue
+        assert parameter.name in ours
+        assert ours[parameter.name].default == parameter.default, parameter.name
+    common = [p for p in theirs if p in ("units", "activation", "recurrent_activation", "use_bias")]
+    assert list(ours)[: len(common)] == common
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_output_shapes_are_known_beforehand(name):
+    layer = getattr(keras_seq, name)(U, **SEQUENCES)
+    results = layer(keras.Input((None, D)))
+    assert [r.shape for r in results] == [(None, None, U), *[(None, U)] * len(layer.cell.states)]
+    last = getattr(keras_seq, name)(U)
+    assert last(keras.Input((5, D))).shape == (None, U)
+
+
+def test_regularizers_and_constraints_act():
+    layer = keras_seq.LSTM(
+        U, kernel_regularizer="l2", recurrent_regularizer="l1", bias_regularizer="l2", recurrent_constraint="non_neg"
+    )
+    layer(tf.ones((2, T, D)))
+    kernel, recurrent, bias = (w.numpy() for w in layer.weights[:3])
+    expected = [0.01 * np.sum(kernel**2), 0.01 * np.sum(np.abs(recurrent)), 0.01 * np.sum(bias**2)]
+    np.testing.assert_allclose([float(loss) for loss in layer.losses], expected, rtol=1e-5)
+    assert isinstance(layer.cell.recurrent_kernel.constraint, keras.constraints.NonNeg)

@@ -1,0 +1,168 @@
+"""The captioner: what it computes, how it is trained, saved and exported, and what it refuses."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_seq
+from keras_seq.models import ImageCaptioner, Vocabulary
+from keras_seq.models.vocabulary import END, PAD, START
+
+SENTENCES = ["a red square", "a blue circle left of a red square", "a green cross"]
+SHAPE = (12, 12, 3)
+
+
+def captioner(features_as="initial_state", cell=None, **arguments):
+    keras.utils.set_random_seed(1)
+    cell = keras_seq.PeepholeLSTMCell(7) if cell is None else cell
+    model = ImageCaptioner(
+        Vocabulary.of(SENTENCES), SHAPE, cell, features_as=features_as, embedding_size=6, max_length=9, **arguments
+    )
+    rng = np.random.default_rng(1)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(scale=0.4, size=weight.shape))
+    return model
+
+
+def pictures(count=3):
+    return np.random.default_rng(2).integers(0, 256, (count, *SHAPE)).astype("uint8")
+
+
+@pytest.mark.parametrize("features_as", ["initial_state", "each_step"])
+def test_generate_agrees_with_teacher_forcing(features_as):
+    """Each generated token is the likeliest one after those before it, read off the model as it is trained."""
+    model, images = captioner(features_as), pictures()
+    tokens = model.generate_tokens(tf.constant(images)).numpy()
+    inputs = np.concatenate([np.full((3, 1), START), tokens[:, :-1]], axis=1).astype("int32")
+    logits = model((images, inputs)).numpy()
+    real = inputs != PAD
+    real &= np.cumsum(inputs == END, axis=1) == 0
+    assert real.sum() > 6
+    assert (logits.argmax(-1)[real] == tokens[real]).all()
+
+
+@pytest.mark.parametrize("features_as", ["initial_state", "each_step"])
+def test_the_picture_matters_at_every_place_it_should(features_as):
+    model, images = captioner(features_as), pictures()
+    inputs = np.array(model.vocabulary.encode(SENTENCES))[:, :-1]
+    kernel = model.bridges[0].kernel if features_as == "initial_state" else model.memory.cell.context_kernel
+    before = model((images, inputs)).numpy()
+    kernel.assign(kernel * 0)
+    if features_as == "initial_state":
+        model.bridges[1].kernel.assign(model.bridges[1].kernel * 0)
+    blind = model((images, inputs)).numpy()
+    assert np.abs(before - blind)[:, 0].max() > 1e-3
+    assert np.abs(model((pictures()[::-1], inputs)).numpy() - blind).max() == 0
+
+
+def test_the_extra_term_is_that_of_the_textbook():
+    """P(w_1) by hand: features v, GRU-free: h_1 = tanh(E[START] W + b + v W_v) from a zero state."""
+    model, images = captioner("each_step", keras_seq.SimpleRNNCell(7)), pictures()
+    v = model.encoder(images.astype("float32")).numpy()
+    cell = model.cell
+    embedded = model.embedding.embeddings.numpy()[START]
+    h = np.tanh(embedded @ cell.kernel.numpy() + cell.bias.numpy() + v @ model.memory.cell.context_kernel.numpy())
+    expected = h @ model.readout.kernel.numpy() + model.readout.bias.numpy()
+    logits = model((images, np.full((3, 2), START, "int32"))).numpy()
+    np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("features_as", ["initial_state", "each_step"])
+@pytest.mark.parametrize("jit", [True, False])
+def test_learns_three_pictures_by_heart(features_as, jit):
+    keras.utils.set_random_seed(3)
+    model, images = (
+        ImageCaptioner(Vocabulary.of(SENTENCES), SHAPE, keras_seq.GRUCell(24), features_as=features_as),
+        pictures(),
+    )
+    elements = tf.data.Dataset.from_tensor_slices({"image": images, "captions": [[s] for s in SENTENCES]})
+    shapes = ((SHAPE, (9,)), (9,))
+    data = elements.map(model.example).padded_batch(3, padded_shapes=shapes).repeat(80)
+    model.compile(keras.optimizers.Adam(0.005), jit_compile=jit)
+    assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+    assert model.generate(images) == SENTENCES
+    assert model.generate(images[:1], prompts=["a blue"])[0].startswith("a blue ")
+
+
+def test_padding_is_no_part_of_the_loss_nor_of_the_memory():
+    model, images = captioner(), pictures()
+    model.compile("sgd")
+    tokens = np.array(model.vocabulary.encode(SENTENCES))
+    wide = np.pad(tokens, ((0, 0), (0, 4)))
+    first = model.test_on_batch((images, tokens[:, :-1]), tokens[:, 1:])
+    second = model.test_on_batch((images, wide[:, :-1]), wide[:, 1:])
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+
+
+def test_saved_loaded_and_exported(tmp_path):
+    model, images = captioner("each_step"), pictures(5)
+    sentences = model.generate(images)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert again.generate(images) == sentences
+    model.export(tmp_path / "served", verbose=False)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "model = tf.saved_model.load('served')\n"
+        "images = np.load('images.npy')\n"
+        "for n in (2, 5):\n"
+        "    print(*[s.decode() for s in model.sentences(tf.constant(images[:n])).numpy()], sep=';')\n"
+        "    print(model.serve(tf.constant(images[:n])).numpy().tolist())\n"
+        "signature = model.signatures['serving_default']\n"
+        "print(signature.structured_input_signature[1]['images'].shape)\n"
+        "assert 'keras_seq' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tokens = model.generate_tokens(tf.constant(images)).numpy().tolist()
+    lines = done.stdout.split("\n")
+    assert lines[:4] == [";".join(sentences[:2]), str(tokens[:2]), ";".join(sentences), str(tokens)]
+    assert lines[4] == "(None, 12, 12, 3)"
+
+
+def test_any_encoder(tmp_path):
+    inputs = keras.Input(SHAPE)
+    encoder = keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs))  # a feature map: averaged over places
+    model = captioner(encoder=encoder)
+    images = pictures()
+    np.testing.assert_allclose(
+        model.features(images), encoder(images.astype("float32")).numpy().mean(axis=(1, 2)), rtol=1e-5
+    )
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").generate(images) == model.generate(images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"features_as": "attention"}, ValueError, "features_as"),
+        ({"cell": keras.layers.LSTMCell(3)}, TypeError, "cell"),
+        ({"dropout": 1.0}, ValueError, "dropout"),
+        ({"max_length": 0}, ValueError, "max_length"),
+        ({"embedding_size": 2.5}, TypeError, "embedding_size"),
+        ({"image_shape": (12, 12)}, ValueError, "image_shape"),
+        ({"vocabulary": ["a"]}, TypeError, "vocabulary"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, name):
+    arguments = {"vocabulary": Vocabulary(["a"]), "image_shape": SHAPE, **arguments}
+    with pytest.raises(error, match=name):
+        ImageCaptioner(**arguments)
+
+
+def test_wrong_encoders_pictures_and_prompts_are_named():
+    model = captioner()
+    with pytest.raises(ValueError, match=r"encoder.*\(b, n\)"):
+        captioner(encoder=keras.Sequential([keras.Input(SHAPE), keras.layers.Reshape((12, 36))]))
+    for shape in ((2, 12, 12, 1), (2, 16, 12, 3), (12, 12, 3)):
+        with pytest.raises(ValueError, match="images"):
+            model.generate(np.zeros(shape, "uint8"))
+    with pytest.raises(ValueError, match="images"):
+        model((np.zeros((2, 8, 8, 3)), np.ones((2, 4), "int32")))
+    with pytest.raises(ValueError, match="prompts"):
+        model.generate(pictures(), prompts=["a"])
