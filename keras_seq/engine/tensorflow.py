@@ -11,11 +11,15 @@ Every tensor that may need a gradient is an argument of one `tf.custom_gradient`
 attributes all the same, through `keras.StatelessScope`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
+
+# Mixed precision: the type that Keras casts weights to while a layer runs. Keras exports neither of the two.
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 from keras_seq.engine.dot import handling
 
@@ -113,7 +117,11 @@ class _Loop:
         if self.mask is not None:
             self.mask = _leading(self.mask, sizes, inputs.shape[:2], "mask")
         floating = [c for c in constants if c.dtype.is_floating]
-        return forward(*map(tf.convert_to_tensor, [inputs, *states, *floating, *self.weights]))
+        scope = get_autocast_scope()
+        self.weight_dtype = scope and scope.dtype
+        with AutocastScope(None):  # the weights as they are, so that their gradients are not rounded
+            args = [tf.convert_to_tensor(v) for v in [inputs, *states, *floating, *self.weights]]
+        return forward(*args)
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -129,9 +137,12 @@ class _Loop:
             inputs = tf.where(mask, inputs, tf.zeros_like(inputs))
         return inputs, tuple(states), tuple(constants), list(rest)
 
+    @contextlib.contextmanager
     def reading(self, values):
-        """A scope in which the weights have these values."""
-        return keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True)))
+        """A scope in which the weights have these values, cast as they were when the layer was called."""
+        mapping = list(zip(self.weights, values, strict=True))
+        with AutocastScope(self.weight_dtype), keras.StatelessScope(state_mapping=mapping):
+            yield
 
     def advance(self, projected, output, states, constants, mask):
         """One step under a mask: `(new output, new states)` from the last ones."""
