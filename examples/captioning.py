@@ -134,18 +134,17 @@ def contact_sheet(path, images, references, sentences, columns=6, rows=4):
     import matplotlib.pyplot as plt
 
     count = min(columns * rows, len(images))
-    figure, axes = plt.subplots(-(-count // columns), columns, figsize=(2.6 * columns, 3.1 * -(-count // columns)))
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 3.1 * rows + 0.4), layout="constrained")
     for axis in axes.flat:
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
     for axis, image, true, said in zip(axes.flat, images, references, sentences, strict=False):
         axis.imshow(image)
-        good = said in true
-        axis.set_title("\n".join(textwrap.wrap(f"true: {true[0]}", 34)), fontsize=7, loc="left")
-        said = "\n".join(textwrap.wrap(f"said: {said}", 34))
-        axis.text(0, 1.02 * image.shape[0], said, fontsize=7, color="#0a6" if good else "#c30", va="top")
-    figure.suptitle("green: one of the true sentences to the word", fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+        axis.set_title(textwrap.fill(true[0], 34), fontsize=8)
+        axis.set_xlabel(textwrap.fill(said, 34), fontsize=8, color="#087f5b" if said in true else "#c92a2a")
+    figure.suptitle("above: a true sentence; below: the generated one, green if it is true to the word", fontsize=11)
+    figure.savefig(path, dpi=100)
 
 
 def loss_curve(path, history):

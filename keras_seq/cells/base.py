@@ -30,8 +30,9 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         step(p_t, states, constants) -> y_t, states  everything else; `keras_seq.dot` marks the products with states
 
     and has `state_size`, a list of the widths of its states, `states`, their names, `output_size`, and, if it reads
-    constants, `constants`, their names. It is a Keras RNN cell: `call(inputs, states)` is `step(project(inputs), states)`, so that it works in `keras.layers.RNN`. In
-    `keras_seq.RNN` it is trained by the engine: exact gradients, one product per kernel and sequence.
+    constants, `constants`, their names. It is a Keras RNN cell: `call(inputs, states)` is `step(project(inputs), states)`,
+    so that it works in `keras.layers.RNN`. In `keras_seq.RNN` it is trained by the engine: exact gradients, one product per
+    kernel and sequence.
 
     `project` takes any number of leading axes. `step` returns as many states as it got, of the same shapes and types.
     A cell with kernels for its gates has less to write as a `keras_seq.GatedCell`.

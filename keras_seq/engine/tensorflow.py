@@ -14,6 +14,7 @@ attributes all the same, through `keras.StatelessScope`.
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -76,6 +77,15 @@ def scan(
 def project_ahead():
     """Whether to project all inputs by one product before the loop (GPU), or each step's inside it (faster on CPU)."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+class _Probe(NamedTuple):
+    """What one step shows: the kernels and results of its `dot`s in order, its projected input, its output as zeros."""
+
+    kernels: list
+    results: list
+    projected: Any
+    output: tf.Tensor
 
 
 @dataclasses.dataclass
@@ -141,13 +151,14 @@ class _Loop:
     def reading(self, values):
         """A scope in which the weights have these values, cast as they were when the layer was called."""
         mapping = list(zip(self.weights, values, strict=True))
-        with AutocastScope(self.weight_dtype), keras.StatelessScope(state_mapping=mapping):
+        cast = AutocastScope(self.weight_dtype) if self.weight_dtype else contextlib.nullcontext()
+        with keras.StatelessScope(state_mapping=mapping), cast:
             yield
 
     def advance(self, projected, output, states, constants, mask):
         """One step under a mask: `(new output, new states)` from the last ones."""
         new_output, new_states = self.step(projected, states, constants)
-        new_states = tuple(new_states) if isinstance(new_states, (list, tuple)) else (new_states,)
+        new_states = _tuple(new_states)
         if mask is not None:
             hidden = tf.zeros_like(new_output) if self.zero_output_for_mask else output
             new_output = tf.where(_column(mask, new_output), new_output, hidden)
@@ -157,27 +168,28 @@ class _Loop:
         return new_output, new_states
 
     def probe(self, inputs, states, constants):
-        """Take one unmasked step outside the loop, for what the loop must know: `(kernels, zero output)`."""
-        kernels = []
+        """Take one unmasked step outside the loop, for what the loop must know before it starts."""
+        kernels, results = [], []
 
         def record(x, kernel):
             kernel = tf.convert_to_tensor(kernel)
             if len(kernel.shape) != 2:
                 raise ValueError(f"kernel of dot: expected a matrix, got shape {tuple(kernel.shape)}")
             kernels.append(kernel)
-            return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, 1)
+            results.append(_matmul(x, kernel))
+            return results[-1]
 
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, handling(record):
             tape.watch([inputs, *states])
-            output, new_states = self.step(self.project(inputs[0]), states, constants)
+            projected = self.project(inputs[0])
+            output, new_states = self.step(projected, states, constants)
         if any(g is not None for k in kernels for g in tape.gradient(k, [inputs, *states])):
             raise ValueError(
                 "kernel of dot: expected a matrix made of weights and constants alone, got one that depends on a state "
                 "or an input; use keras.ops.matmul for such a product"
             )
-        new_states = tuple(new_states) if isinstance(new_states, (list, tuple)) else (new_states,)
-        _check_states(states, new_states)
-        return kernels, tf.zeros_like(output)
+        _check_states(states, _tuple(new_states))
+        return _Probe(kernels, results, projected, tf.zeros_like(output))
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -185,46 +197,38 @@ class _Loop:
         """`(outputs, *final states)`, and what backward wants of each step if `keep`."""
         inputs, states, constants, values = self.unpack(args)
         time = tf.shape(inputs)[0]
+
+        def leave(output, old_states, results, projected):
+            """What a step leaves on the stacks."""
+            left = [output] if self.return_sequences else []
+            left += [*old_states, *results] if keep else []
+            return left + (tf.nest.flatten(projected) if keep and not self.ahead else [])
+
         with self.reading(values):
-            kernels, output = self.probe(inputs, states, constants)
+            probe = self.probe(inputs, states, constants)
             source = _map(_unstack, self.project(inputs) if self.ahead else inputs)
             mask = None if self.mask is None else _unstack(tf.transpose(self.mask))
-            results = []
 
-            def take(index, output, states):
+            def body(index, output, states, stacks):
                 at = time - 1 - index if self.go_backwards else index
-                results.clear()
-
-                def product(x, _):
-                    results.append(_matmul(x, kernels[len(results)]))
-                    return results[-1]
-
                 projected = _map(lambda s: s.read(at), source)
                 if not self.ahead:
                     projected = self.project(projected)
+                results = []
+
+                def product(x, _):
+                    results.append(_matmul(x, probe.kernels[len(results)]))
+                    return results[-1]
+
                 with handling(product):
-                    output, states = self.advance(
-                        projected, output, states, constants, None if mask is None else mask.read(at)
-                    )
-                return output, states, projected
-
-            # what a step leaves on the stacks, and their shapes, from a step whose result is not used
-            def leave(output, old_states, projected):
-                left = [output] if self.return_sequences else []
-                if keep:
-                    left += [*old_states, *results]
-                    left += [] if self.ahead else tf.nest.flatten(projected)
-                return left
-
-            def body(index, output, states, stacks):
-                new_output, new_states, projected = take(index, output, states)
-                left = leave(new_output, states, projected)
+                    hidden = None if mask is None else mask.read(at)
+                    new_output, new_states = self.advance(projected, output, states, constants, hidden)
+                left = leave(new_output, states, results, projected)
                 stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
                 return index + 1, new_output, _like(new_states, states), stacks
 
-            example_output, _, example_projected = take(tf.constant(0), output, states)
-            stacks = tuple(_stack(v, time) for v in leave(example_output, states, example_projected))
-            _, output, final, stacks = _while(time, body, (output, states, stacks))
+            stacks = tuple(_stack(v, time) for v in leave(probe.output, states, probe.results, probe.projected))
+            _, output, final, stacks = _while(time, body, (probe.output, states, stacks))
         stacks = [s.stack() for s in stacks]
         outputs = _swap(stacks.pop(0)) if self.return_sequences else output
         if keep and self.ahead:
@@ -263,9 +267,8 @@ class _Loop:
         time = tf.shape(inputs)[0]
         doutputs, *dstates = cotangents
         with self.reading(values):
-            kernels, output = self.probe(inputs, states, constants)
+            kernels, _, example, output = self.probe(inputs, states, constants)
             transposed = [tf.transpose(k) for k in kernels]
-            example = self.project(inputs[0])
             sums = [c for c in constants if c.dtype.is_floating] + values
             n, m = len(states), len(states) + len(kernels)
             record = [_unstack(k) for k in kept]
@@ -359,7 +362,7 @@ class _Loop:
             inputs, states, constants, values = self.unpack(leaves)
             with self.reading(values):
                 projected = tf.nest.flatten(self.project(inputs))
-                kernels, _ = self.probe(inputs, states, constants)
+                kernels = self.probe(inputs, states, constants).kernels
         gradients = tape.gradient(
             [*projected, *kernels], leaves, output_gradients=[*dprojected, *dkernels], unconnected_gradients="zero"
         )
@@ -380,6 +383,10 @@ def _leading(x, sizes, static, name):
         # XLA drops the assertion, but cannot reshape to another size
         shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
     return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
+
+
+def _tuple(states):
+    return tuple(states) if isinstance(states, (list, tuple)) else (states,)
 
 
 def _while(time, body, carried):

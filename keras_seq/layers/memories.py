@@ -28,7 +28,8 @@ class SimpleRNN(CellLayer):
 class LSTM(CellLayer):
     """Long short-term memory over a sequence; see `keras_seq.LSTMCell` for the equations and arguments.
 
-    Weights interchange with `keras.layers.LSTM` by `set_weights`. All other arguments are those of `keras_seq.RNN`. States: h, c.
+    Weights interchange with `keras.layers.LSTM` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+    States: h, c.
 
     Example:
 
