@@ -1,7 +1,7 @@
 """Describe pictures in words: train an ImageCaptioner, score it on combinations it has never seen, export it.
 
     python examples/captioning.py                                   # drawn scenes, a few minutes on two cores
-    python examples/captioning.py --memory GRU --features-as each_step
+    python examples/captioning.py --memory GRU --features-as initial_state
     python examples/captioning.py --folder ../shared/data/coco_mini --epochs 30
     python examples/captioning.py --dataset coco_captions           # any TFDS set with images and captions
 
@@ -166,15 +166,15 @@ def main():
     parser.add_argument("--dataset", default="drawn_scenes", help="TFDS name (default drawn_scenes)")
     parser.add_argument("--folder", help="a folder with images and captions.jsonl, instead of --dataset")
     parser.add_argument("--memory", default="LSTM", choices=MEMORIES)
-    parser.add_argument("--features-as", default="initial_state", choices=["initial_state", "each_step"])
+    parser.add_argument("--features-as", default="each_step", choices=["initial_state", "each_step"])
     parser.add_argument("--units", type=int, default=192)
     parser.add_argument("--side", type=int, default=96, help="pixels, for pictures other than drawn_scenes")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=4.0, help="stop training after so long")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--max-words", type=int, help="keep only the most frequent words")
-    parser.add_argument("--max-length", type=int, default=20, help="tokens per sentence, END included")
+    parser.add_argument("--max-length", type=int, default=16, help="tokens per sentence, END included")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/captioning"))

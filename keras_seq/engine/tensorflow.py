@@ -22,6 +22,7 @@ import tensorflow as tf
 # Mixed precision: the type that Keras casts weights to while a layer runs. Keras exports neither of the two.
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
+from keras_seq.engine.arrays import column, leading, like, loop, stack, swap, unstack, zeros_unless
 from keras_seq.engine.dot import handling
 
 
@@ -67,10 +68,10 @@ def scan(
             that is no matrix or depends on a state or an input.
     """
     states, constants = tuple(states), tuple(constants)
-    loop = _Loop(
+    over_time = _Loop(
         project, step, len(states), constants, weights, mask, go_backwards, return_sequences, zero_output_for_mask
     )
-    results = loop.run(keep, inputs, states)
+    results = over_time.run(keep, inputs, states)
     return results[0], tuple(results[1:])
 
 
@@ -86,6 +87,36 @@ class _Probe(NamedTuple):
     results: list
     projected: Any
     output: tf.Tensor
+
+
+class _Kept(NamedTuple):
+    """What forward kept of one step: its projected input, the states before it, the results of its `dot`s; and its mask."""
+
+    projected: Any
+    states: tuple
+    results: list
+    mask: tf.Tensor | None
+
+
+class _Pulled(NamedTuple):
+    """Cotangents of what one step came from.
+
+    `arguments` holds what each `dot` multiplied, or the number of the state that this is: that is on a stack already.
+    `sums` are those of the floating constants and the weights, None where a step does not read one but by `dot`.
+    """
+
+    output: tf.Tensor
+    states: tuple
+    projected: list
+    deltas: list
+    arguments: list
+    sums: list
+
+    def stacked(self):
+        return [*self.projected, *self.deltas, *(x for x in self.arguments if not isinstance(x, int))]
+
+    def present_sums(self):
+        return [g for g in self.sums if g is not None]
 
 
 @dataclasses.dataclass
@@ -123,9 +154,9 @@ class _Loop:
             return results, gradient
 
         sizes = tf.shape(inputs)[:2]
-        states = [_leading(s, sizes[:1], inputs.shape[:1], "initial_state") for s in states]
+        states = [leading(s, sizes[:1], inputs.shape[:1], "initial_state") for s in states]
         if self.mask is not None:
-            self.mask = _leading(self.mask, sizes, inputs.shape[:2], "mask")
+            self.mask = leading(self.mask, sizes, inputs.shape[:2], "mask")
         floating = [c for c in constants if c.dtype.is_floating]
         scope = get_autocast_scope()
         self.weight_dtype = scope and scope.dtype
@@ -143,7 +174,7 @@ class _Loop:
         axes = [1, 0, *range(2, len(inputs.shape))]
         inputs = tf.transpose(inputs, axes)
         if self.mask is not None:
-            mask = _column(tf.transpose(self.mask), inputs)
+            mask = column(tf.transpose(self.mask), inputs)
             inputs = tf.where(mask, inputs, tf.zeros_like(inputs))
         return inputs, tuple(states), tuple(constants), list(rest)
 
@@ -161,9 +192,9 @@ class _Loop:
         new_states = _tuple(new_states)
         if mask is not None:
             hidden = tf.zeros_like(new_output) if self.zero_output_for_mask else output
-            new_output = tf.where(_column(mask, new_output), new_output, hidden)
+            new_output = tf.where(column(mask, new_output), new_output, hidden)
             new_states = tuple(
-                tf.where(_column(mask, new), new, old) for new, old in zip(new_states, states, strict=True)
+                tf.where(column(mask, new), new, old) for new, old in zip(new_states, states, strict=True)
             )
         return new_output, new_states
 
@@ -206,12 +237,12 @@ class _Loop:
 
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
-            source = _map(_unstack, self.project(inputs) if self.ahead else inputs)
-            mask = None if self.mask is None else _unstack(tf.transpose(self.mask))
+            source = tf.nest.map_structure(unstack, self.project(inputs) if self.ahead else inputs)
+            mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
             def body(index, output, states, stacks):
-                at = time - 1 - index if self.go_backwards else index
-                projected = _map(lambda s: s.read(at), source)
+                at = self.at(index, time)
+                projected = tf.nest.map_structure(lambda s: s.read(at), source)
                 if not self.ahead:
                     projected = self.project(projected)
                 results = []
@@ -225,12 +256,12 @@ class _Loop:
                     new_output, new_states = self.advance(projected, output, states, constants, hidden)
                 left = leave(new_output, states, results, projected)
                 stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
-                return index + 1, new_output, _like(new_states, states), stacks
+                return index + 1, new_output, like(new_states, states), stacks
 
-            stacks = tuple(_stack(v, time) for v in leave(probe.output, states, probe.results, probe.projected))
-            _, output, final, stacks = _while(time, body, (probe.output, states, stacks))
+            stacks = tuple(stack(v, time) for v in leave(probe.output, states, probe.results, probe.projected))
+            _, output, final, stacks = loop(time, body, (probe.output, states, stacks))
         stacks = [s.stack() for s in stacks]
-        outputs = _swap(stacks.pop(0)) if self.return_sequences else output
+        outputs = swap(stacks.pop(0)) if self.return_sequences else output
         if keep and self.ahead:
             with self.reading(values):
                 stacks += tf.nest.flatten(self.project(inputs))
@@ -262,136 +293,120 @@ class _Loop:
         return backward(*args, *cotangents)
 
     def backward(self, args, cotangents, kept):
-        """Gradients of `args` from the cotangents of `(outputs, *final states)`."""
+        """Gradients of `args` from the cotangents of `(outputs, *final states)` and what forward kept."""
         inputs, states, constants, values = self.unpack(args)
         time = tf.shape(inputs)[0]
-        doutputs, *dstates = cotangents
         with self.reading(values):
-            kernels, _, example, output = self.probe(inputs, states, constants)
-            transposed = [tf.transpose(k) for k in kernels]
-            sums = [c for c in constants if c.dtype.is_floating] + values
-            n, m = len(states), len(states) + len(kernels)
-            record = [_unstack(k) for k in kept]
-            mask = None if self.mask is None else _unstack(tf.transpose(self.mask))
+            probe = self.probe(inputs, states, constants)
+        transposed = [tf.transpose(k) for k in probe.kernels]
+        read_step = self.reader(probe, kept, time)
+        doutputs, dstates = cotangents[0], tuple(cotangents[1:])
+        doutput = tf.zeros_like(probe.output) if self.return_sequences else doutputs
+        each = unstack(swap(doutputs)) if self.return_sequences else None
 
-            def pull(index, doutput, dstates):
-                """Pull cotangents back through the step at `index`."""
-                at = time - 1 - index if self.go_backwards else index
-                # a projection ahead of the loop is stacked in order of time, all else in order of processing
-                old = tuple(s.read(index) for s in record[:n])
-                results = [s.read(index) for s in record[n:m]]
-                projected = [s.read(at if self.ahead else index) for s in record[m:]]
-                arguments, deltas = [], [None] * len(kernels)
+        def pull(index, doutput, dstates):
+            doutput = doutput if each is None else doutput + each.read(index)
+            return self.pull(read_step(index), probe.output, constants, values, transposed, (doutput, *dstates))
 
-                def replay(x, _):
-                    j = len(arguments)
-                    arguments.append(x)
+        def body(count, doutput, dstates, totals, stacks):
+            index = time - 1 - count
+            pulled = pull(index, doutput, dstates)
+            totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
+            # the cotangent of the projection is stacked in order of time, all else in order of processing
+            at = self.at(index, time)
+            places = [at] * len(pulled.projected) + [index] * (len(stacks) - len(pulled.projected))
+            stacks = tuple(s.write(i, v) for s, i, v in zip(stacks, places, pulled.stacked(), strict=True))
+            return count + 1, pulled.output, like(pulled.states, dstates), totals, stacks
 
-                    @tf.custom_gradient
-                    def kept_product(x, result):
-                        def gradient(delta):
-                            deltas[j] = delta
-                            return _matmul(delta, transposed[j]), None
+        # a step whose result is not used tells what is connected to what
+        example = pull(time - 1, doutput, dstates)
+        totals = tuple(tf.zeros_like(g) for g in example.present_sums())
+        stacks = tuple(stack(v, time) for v in example.stacked())
+        _, _, dstates, totals, stacks = loop(time, body, (doutput, dstates, totals, stacks))
 
-                        return tf.identity(result), gradient
-
-                    return kept_product(x, results[j])
-
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch([output, *old, *projected, *results, *sums])
-                    with self.reading(sums[len(sums) - len(values) :]), handling(replay):
-                        new_output, new_states = self.advance(
-                            tf.nest.pack_sequence_as(example, projected),
-                            output,
-                            old,
-                            constants,
-                            None if mask is None else mask.read(at),
-                        )
-                gradients = tape.gradient(
-                    [new_output, *new_states], [output, *old, *projected, *sums], output_gradients=[doutput, *dstates]
-                )
-                deltas = [tf.zeros_like(r) if d is None else d for d, r in zip(deltas, results, strict=True)]
-                p = 1 + n + len(projected)
-                dprojected = [
-                    tf.zeros_like(v) if g is None else g for g, v in zip(gradients[1 + n : p], projected, strict=True)
-                ]
-                derived = [
-                    x for x in arguments if not any(x is s for s in old)
-                ]  # what is a state is on a stack already
-                sources = [next((i for i, s in enumerate(old) if x is s), None) for x in arguments]
-                zeros = [output, *old]
-                dcarry = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients[: 1 + n], zeros, strict=True)]
-                return at, dcarry, dprojected, deltas, derived, sources, gradients[p:]
-
-            first = time - 1
-            zero = tf.zeros_like(output)
-            dlast = zero if self.return_sequences else doutputs
-            doutputs = _unstack(_swap(doutputs)) if self.return_sequences else None
-
-            def at_step(index, dlast, dstates):
-                return pull(index, dlast if doutputs is None else dlast + doutputs.read(index), dstates)
-
-            # one step whose result is not used tells what is connected to what
-            _, _, dprojected, deltas, derived, sources, dsums = at_step(first, dlast, dstates)
-            connected = [g is not None for g in dsums]
-            stacks = tuple(_stack(v, time) for v in [*dprojected, *deltas, *derived])
-
-            def body(k, dlast, dstates, totals, stacks):
-                index = first - k
-                at, (dlast, *dstates_new), dprojected, deltas, derived, _, dsums = at_step(index, dlast, dstates)
-                # the projection's cotangent is stacked in order of time, the rest in order of processing
-                places = [at] * len(dprojected) + [index] * (len(deltas) + len(derived))
-                left = [*dprojected, *deltas, *derived]
-                stacks = tuple(s.write(i, v) for s, i, v in zip(stacks, places, left, strict=True))
-                dsums = [g for g in dsums if g is not None]
-                totals = tuple(t + g for t, g in zip(totals, dsums, strict=True))
-                return k + 1, dlast, _like(dstates_new, dstates), totals, stacks
-
-            totals = tuple(tf.zeros_like(v) for v, c in zip(sums, connected, strict=True) if c)
-            dstates = tuple(dstates)
-            _, _, dstates, totals, stacks = _while(time, body, (dlast, dstates, totals, stacks))
-        stacks = [s.stack() for s in stacks]
-        dprojected, stacks = stacks[: len(dprojected)], stacks[len(dprojected) :]
-        deltas, derived = stacks[: len(kernels)], iter(stacks[len(kernels) :])
-        dkernels = [_outer(next(derived) if s is None else kept[s], d) for s, d in zip(sources, deltas, strict=True)]
-
-        # what lies outside the loop: the projection of all inputs, and the making of the kernels from the weights
-        leaves = list(args)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(leaves)
-            inputs, states, constants, values = self.unpack(leaves)
-            with self.reading(values):
-                projected = tf.nest.flatten(self.project(inputs))
-                kernels = self.probe(inputs, states, constants).kernels
-        gradients = tape.gradient(
-            [*projected, *kernels], leaves, output_gradients=[*dprojected, *dkernels], unconnected_gradients="zero"
-        )
+        stacks = iter([s.stack() for s in stacks])
+        dprojected = [next(stacks) for _ in example.projected]
+        deltas = [next(stacks) for _ in example.deltas]
+        arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
+        dkernels = [_outer(x, d) for x, d in zip(arguments, deltas, strict=True)]
         totals = iter(totals)
-        dsums = [next(totals) if c else None for c in connected]
-        inside = [None, *dstates, *dsums]
-        return [g if extra is None else g + extra for g, extra in zip(gradients, inside, strict=True)]
+        inside = [None, *dstates, *[None if g is None else next(totals) for g in example.sums]]
+        outside = self.outside(args, [*dprojected, *dkernels])
+        return [g if more is None else g + more for g, more in zip(outside, inside, strict=True)]
 
+    def at(self, index, time):
+        """The place in order of time of the step at `index` in order of processing."""
+        return time - 1 - index if self.go_backwards else index
 
-def _leading(x, sizes, static, name):
-    """`x`, made sure that its leading axes have these sizes, where that is not known before the graph runs."""
-    x, known = tf.convert_to_tensor(x), len(static)
-    if static.is_fully_defined() and x.shape[:known].is_fully_defined():
-        return x  # the layer has compared them
-    message = f"{name}: expected leading axes like those of the inputs"
-    check = tf.debugging.assert_equal(tf.shape(x)[:known], sizes, message=message)
-    with tf.control_dependencies([check] if check is not None else []):
-        # XLA drops the assertion, but cannot reshape to another size
-        shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
-    return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
+    def reader(self, probe, kept, time):
+        """A function from an index to what was kept of that step: `(projected, states, results, mask)`."""
+        stacks = [unstack(k) for k in kept]
+        n, m = self.state_count, self.state_count + len(probe.kernels)
+        mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
+        def read(index):
+            at = self.at(index, time)
+            # a projection ahead of the loop was stacked in order of time, all else in order of processing
+            projected = [s.read(at if self.ahead else index) for s in stacks[m:]]
+            return _Kept(
+                tf.nest.pack_sequence_as(probe.projected, projected),
+                tuple(s.read(index) for s in stacks[:n]),
+                [s.read(index) for s in stacks[n:m]],
+                None if mask is None else mask.read(at),
+            )
 
-def _tuple(states):
-    return tuple(states) if isinstance(states, (list, tuple)) else (states,)
+        return read
 
+    def pull(self, kept, output, constants, values, transposed, cotangents):
+        """Pull the cotangents of a step's `(output, *states)` back to what it came from, by replaying it.
 
-def _while(time, body, carried):
-    """Run `body(index, *carried) -> (index + 1, *carried)` for every index below `time`."""
-    return tf.while_loop(lambda index, *_: index < time, body, (tf.constant(0), *carried), maximum_iterations=time)
+        `output` stands for the one before, whose value no gradient depends on.
+        """
+        arguments, deltas = [], [None] * len(transposed)
+
+        def replay(x, _):
+            j = len(arguments)
+            arguments.append(x)
+
+            @tf.custom_gradient
+            def product(x, result):
+                def gradient(delta):
+                    deltas[j] = delta
+                    return _matmul(delta, transposed[j]), None
+
+                return tf.identity(result), gradient
+
+            return product(x, kept.results[j])
+
+        projected = tf.nest.flatten(kept.projected)
+        floating = [c for c in constants if c.dtype.is_floating]
+        sources = [output, *kept.states, *projected, *floating, *values]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([*sources, *kept.results])
+            with self.reading(values), handling(replay):
+                new_output, new_states = self.advance(kept.projected, output, kept.states, constants, kept.mask)
+        gradients = tape.gradient([new_output, *new_states], sources, output_gradients=list(cotangents))
+        n = 1 + len(kept.states)
+        p = n + len(projected)
+        carried = [zeros_unless(g, v) for g, v in zip(gradients[:p], sources[:p], strict=True)]
+        return _Pulled(
+            carried[0],
+            tuple(carried[1:n]),
+            carried[n:],
+            [zeros_unless(d, r) for d, r in zip(deltas, kept.results, strict=True)],
+            [next((i for i, s in enumerate(kept.states) if x is s), x) for x in arguments],
+            gradients[p:],
+        )
+
+    def outside(self, args, cotangents):
+        """Gradients of `args` from the cotangents of what is made outside the loop: all projections, and the kernels."""
+        args = list(args)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(args)
+            inputs, states, constants, values = self.unpack(args)
+            with self.reading(values):
+                made = [*tf.nest.flatten(self.project(inputs)), *self.probe(inputs, states, constants).kernels]
+        return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
 
 
 def _matmul(x, kernel):
@@ -404,30 +419,8 @@ def _outer(x, delta):
     return tf.matmul(*flat, transpose_a=True)
 
 
-def _map(function, nest):
-    return tf.nest.map_structure(function, nest)
-
-
-def _swap(x):
-    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
-
-
-def _column(mask, like):
-    """`mask` with as many axes as `like`."""
-    return tf.reshape(mask, tf.concat([tf.shape(mask), [1] * (len(like.shape) - len(mask.shape))], 0))
-
-
-def _unstack(x):
-    return tf.TensorArray(x.dtype, size=tf.shape(x)[0], element_shape=x.shape[1:], clear_after_read=False).unstack(x)
-
-
-def _stack(example, time):
-    return tf.TensorArray(example.dtype, size=time, element_shape=example.shape)
-
-
-def _like(tensors, examples):
-    """The tensors with the static shapes of the examples (a loop must not lose what it knew of its shapes)."""
-    return tuple(tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True))
+def _tuple(states):
+    return tuple(states) if isinstance(states, (list, tuple)) else (states,)
 
 
 def _check_states(old, new):
@@ -435,7 +428,7 @@ def _check_states(old, new):
         return [f"{tuple(s.shape)} {tf.as_dtype(s.dtype).name}" for s in states]
 
     same = len(old) == len(new) and all(
-        o.shape.is_compatible_with(s.shape) and o.dtype == s.dtype for o, s in zip(old, new, strict=False)
+        o.shape.is_compatible_with(s.shape) and o.dtype == s.dtype for o, s in zip(old, new, strict=True)
     )
     if not same:
         raise ValueError(f"step: expected new states like the old ones, {say(old)}, got {say(new)}")

@@ -19,7 +19,7 @@ def small_encoder(image_shape, features=256, smallest=6):
     """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features (b, n).
 
     Blocks of convolution, batch normalisation and ReLU, each halving the picture until it is at most `smallest` high and
-    wide; then one dense layer over what is left, so that places are not lost.
+    wide; then a dense layer over all that is left, so that places are not lost, normalised likewise.
 
     Args:
         image_shape: (height, width, channels).
@@ -35,13 +35,14 @@ def small_encoder(image_shape, features=256, smallest=6):
     """
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    halvings = max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))
-    for i in range(halvings):
-        x = layers.Conv2D(min(32 * 2**i, 64), 3, strides=2, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
-        x = layers.ReLU()(x)
-    x = layers.Flatten()(x)
-    return keras.Model(inputs, layers.Dense(features, activation="relu")(x), name="encoder")
+
+    def normalised(x):
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+    for i in range(max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))):
+        x = normalised(layers.Conv2D(min(32 * 2**i, 64), 3, strides=2, padding="same", use_bias=False)(x))
+    features = normalised(layers.Dense(features, use_bias=False)(layers.Flatten()(x)))
+    return keras.Model(inputs, features, name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -1,0 +1,51 @@
+"""Small things that a loop over time on TensorFlow is made of."""
+
+import tensorflow as tf
+
+
+def loop(time, body, carried):
+    """Run `body(index, *carried) -> (index + 1, *carried)` for every index below `time`."""
+    return tf.while_loop(lambda index, *_: index < time, body, (tf.constant(0), *carried), maximum_iterations=time)
+
+
+def stack(example, time):
+    """An array of `time` tensors like the example, to be written one by one."""
+    return tf.TensorArray(example.dtype, size=time, element_shape=example.shape)
+
+
+def unstack(x):
+    """An array of the slices of `x` along its first axis, to be read one by one."""
+    return tf.TensorArray(x.dtype, size=tf.shape(x)[0], element_shape=x.shape[1:], clear_after_read=False).unstack(x)
+
+
+def swap(x):
+    """`x` with its first two axes, batch and time, exchanged."""
+    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+
+
+def column(mask, like):
+    """`mask` with as many axes as `like`."""
+    return tf.reshape(mask, tf.concat([tf.shape(mask), [1] * (len(like.shape) - len(mask.shape))], 0))
+
+
+def like(tensors, examples):
+    """The tensors with the static shapes of the examples: a loop must not lose what it knew of its shapes."""
+    return tuple(tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True))
+
+
+def zeros_unless(gradient, x):
+    """A gradient of `x`, zeros where there is none."""
+    return tf.zeros_like(x) if gradient is None else gradient
+
+
+def leading(x, sizes, static, name):
+    """`x`, made sure that its leading axes have these sizes, where that is not known before the graph runs."""
+    x, known = tf.convert_to_tensor(x), len(static)
+    if static.is_fully_defined() and x.shape[:known].is_fully_defined():
+        return x  # the layer has compared them
+    message = f"{name}: expected leading axes like those of the inputs"
+    check = tf.debugging.assert_equal(tf.shape(x)[:known], sizes, message=message)
+    with tf.control_dependencies([check] if check is not None else []):
+        # XLA drops the assertion, but cannot reshape to another size
+        shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
+    return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
