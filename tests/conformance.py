@@ -51,7 +51,7 @@ class TangledCell(keras_seq.Cell):
         (a, m, n), (inward, gates) = states, projected
         (gate,) = gates["gate"]
         a = ops.tanh(inward + keras_seq.dot(gate * a, self.shared) + keras_seq.dot(a, self.shared) + self.scale * n)
-        m = m / 2 + ops.tanh(keras_seq.dot(a * n, ops.transpose(self.down)))
+        m = m / 2 + ops.tanh(keras_seq.dot(a * (1 + n), ops.transpose(self.down)))
         n = ops.sigmoid(self.scale) * n + a * ops.sum(m, axis=-1, keepdims=True)
         return ops.concatenate([m, a], axis=-1), (a, m, n)
 
@@ -60,7 +60,7 @@ class TangledCell(keras_seq.Cell):
 class ReaderCell(keras_seq.Cell):
     """Reads a memory (b, s, 2), a kernel (4, 4) and a count (b,) that are constants; a `dot` of rank 3; one plain product."""
 
-    states, state_size, output_size = ("h",), [4], 4
+    states, state_size, output_size, constants = ("h",), [4], 4, ("memory", "kernel", "count")
 
     def build(self, input_shape, constants_shape=None):
         self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))

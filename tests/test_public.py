@@ -1,5 +1,6 @@
 """The public surface: what is in it, and that everything in it says what it does and does what it says."""
 
+import doctest
 import importlib
 import inspect
 import pathlib
@@ -57,6 +58,13 @@ def test_docstrings_are_there_and_their_examples_run(module, name):
         return  # they need files of the reader's own, or build the data set in the reader's home
     for block in blocks:
         exec(compile(block, f"example of {name}", "exec"), {})
+
+
+@pytest.mark.parametrize("module", ["keras_seq.datasets.scenes", "keras_seq.metrics.captions"])
+def test_doctests(module):
+    failed, attempted = doctest.testmod(importlib.import_module(module))
+    assert attempted
+    assert not failed
 
 
 def test_the_code_of_the_readme_runs(capsys):

@@ -25,11 +25,12 @@ SHAPES = {  # whether a point lies inside, where x runs right and y down, both i
 KINDS = tuple(itertools.product(SIZES, COLOURS, SHAPES))
 
 # A diagonal walk through colours and shapes: no (colour, shape) comes twice: its other size is in `train`.
-HELD_OUT = tuple(
+HELD_OUT_KINDS = tuple(
     (tuple(SIZES)[k // 4], tuple(COLOURS)[k % len(COLOURS)], tuple(SHAPES)[k % len(SHAPES)]) for k in range(8)
 )
 
-SPLITS = {"train": 6000, "validation": 500, "test": 500}
+SPLITS = {"train": 6000, "validation": 500, "test": 500, "test_kinds": 500}
+HELD_OUT = {"test": "pairs", "test_kinds": "kinds"}  # what only these splits hold
 SEED = 48
 ALONE = 1 / 6  # how often a scene holds one object only
 JITTER = 0.07  # of the half width
@@ -140,29 +141,50 @@ def describe(objects):
     ]
 
 
-def sample_scene(rng, *, held_out):
+def is_held_out_pair(a, b):
+    """Whether two kinds never stand together in `train`: one in five pairs, spread evenly over all kinds.
+
+    Arguments:
+        a, b: two of `KINDS`, in any order.
+
+    Example:
+
+    >>> is_held_out_pair(("small", "red", "circle"), ("small", "green", "square"))
+    True
+    """
+    return (KINDS.index(a) + KINDS.index(b)) % 5 == 0
+
+
+def sample_scene(rng, *, held_out=None):
     """Draws by lot the one or two objects of a scene, the subject of its canonical sentence first.
 
     Arguments:
-        rng: a `numpy.random.Generator`.
-        held_out: True for a scene with at least one kind of `HELD_OUT`, False for a scene with none.
+            held_out: None for a scene as in `train`; "pairs" for two objects that never stand together there (see
+            `is_held_out_pair`), each of a kind that does occur; "kinds" for a scene with a kind of `HELD_OUT_KINDS`.
 
     Returns:
         A list of one or two `SceneObject`s of different kinds, clear of each other and of the edges.
 
     Raises:
         TypeError: where `rng` is no generator.
+        ValueError: where `held_out` is none of the three.
 
     Example:
 
-    >>> [str(item) for item in sample_scene(np.random.default_rng(0), held_out=True)]
+    >>> [str(item) for item in sample_scene(np.random.default_rng(0), held_out="kinds")]
     ['large green triangle', 'large red triangle']
     """
     _check_rng(rng)
-    usual = [kind for kind in KINDS if kind not in HELD_OUT]
-    kinds = [_choose(HELD_OUT if held_out else usual, rng)]
-    if rng.random() >= ALONE:
-        kinds.append(_choose([kind for kind in (KINDS if held_out else usual) if kind != kinds[0]], rng))
+    if held_out not in (None, "pairs", "kinds"):
+        raise ValueError(f"held_out: expected None, 'pairs' or 'kinds', got {held_out!r}")
+    usual = [kind for kind in KINDS if kind not in HELD_OUT_KINDS]
+    first = _choose(HELD_OUT_KINDS if held_out == "kinds" else usual, rng)
+    kinds = [first]
+    if held_out == "pairs" or rng.random() >= ALONE:
+        others = [kind for kind in (KINDS if held_out == "kinds" else usual) if kind != first]
+        if held_out != "kinds":
+            others = [kind for kind in others if is_held_out_pair(first, kind) == (held_out == "pairs")]
+        kinds.append(_choose(others, rng))
         rng.shuffle(kinds)
     radii = [SIZES[size] * rng.uniform(1 - JITTER, 1 + JITTER) for size, _, _ in kinds]
     centres = _place(radii, rng)
@@ -175,9 +197,13 @@ def sample_scene(rng, *, held_out):
 class DrawnScenes(tfds.core.GeneratorBasedBuilder):
     """Pictures of one or two simple objects, five sentences each: captioning that a model of any size can try.
 
-    Each object is of one of 48 kinds (2 sizes, 6 colours, 4 shapes). The 8 kinds of `HELD_OUT` never occur in `train`
-    or `validation`, while each of their (size, colour), (size, shape) and (colour, shape) does; each scene of `test`
-    holds at least one of them. Nothing is downloaded, and the same pictures come every time.
+    Each object is of one of 48 kinds (2 sizes, 6 colours, 4 shapes). Two things never occur in `train` and `validation`:
+
+    - one in five pairs of kinds: a scene of `test` is such a pair, two known objects never seen together;
+    - 8 of the kinds, while each of their (size, colour), (size, shape) and (colour, shape) does occur: a scene of
+      `test_kinds`, which is harder, has at least one of them.
+
+    Nothing is downloaded, and the same pictures come every time.
 
     Each example is a dict of:
 
@@ -186,7 +212,7 @@ class DrawnScenes(tfds.core.GeneratorBasedBuilder):
     - `objects`: a dict of sequences as long as the scene has objects, the canonical subject first: `size`, `colour`
       and `shape` are int64 class labels, `x` (to the right) and `y` (down) are the centre in pixels, float32.
 
-    Splits: `train` 6000, `validation` 500, `test` 500.
+    Splits: `train` 6000, `validation` 500, `test` 500, `test_kinds` 500.
 
     Example:
 
@@ -231,7 +257,7 @@ class DrawnScenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         for index in range(SPLITS[split]):
             rng = np.random.default_rng([SEED, tuple(SPLITS).index(split), index])
-            objects = sample_scene(rng, held_out=split == "test")
+            objects = sample_scene(rng, held_out=HELD_OUT.get(split))
             fields = ("size", "colour", "shape", "x", "y")
             yield (
                 index,

@@ -59,7 +59,12 @@ def kinds_of(examples):
 
 def test_splits_are_cached_on_disk_and_found_by_name(whole):
     builder, examples = whole
-    assert {split: len(own) for split, own in examples.items()} == {"train": 6000, "validation": 500, "test": 500}
+    assert {split: len(own) for split, own in examples.items()} == {
+        "train": 6000,
+        "validation": 500,
+        "test": 500,
+        "test_kinds": 500,
+    }
     again = tfds.load("drawn_scenes", split="test", data_dir=builder.data_dir_root, download=False)
     assert again.element_spec["image"].shape == (48, 48, 3)
     assert again.element_spec["image"].dtype == "uint8"
@@ -67,22 +72,38 @@ def test_splits_are_cached_on_disk_and_found_by_name(whole):
     assert set(again.element_spec["objects"]) == {"size", "colour", "shape", "x", "y"}
 
 
-def test_held_out_kinds_are_absent_from_training_and_in_every_test_scene(whole):
+def test_held_out_kinds_are_only_in_their_split_and_in_every_scene_of_it(whole):
     _, examples = whole
-    held_out = set(scenes.HELD_OUT)
+    held_out = set(scenes.HELD_OUT_KINDS)
     assert len(held_out) == 8
     assert len(scenes.KINDS) == 48
-    assert kinds_of(examples["train"]) == set(scenes.KINDS) - held_out
+    assert kinds_of(examples["train"]) == kinds_of(examples["test"]) == set(scenes.KINDS) - held_out
     assert not kinds_of(examples["validation"]) & held_out
-    assert all(held_out & kinds_of([example]) for example in examples["test"])
-    assert held_out < kinds_of(examples["test"])
-    pairs = [example["objects"] for example in examples["test"] if len(example["objects"]) == 2]
+    assert all(held_out & kinds_of([example]) for example in examples["test_kinds"])
+    assert held_out < kinds_of(examples["test_kinds"])
+    pairs = [example["objects"] for example in examples["test_kinds"] if len(example["objects"]) == 2]
     for place in (0, 1):  # subject or not, a held-out kind is as likely
         assert 0.4 < np.mean([objects[place]["kind"] in held_out for objects in pairs]) < 0.8
 
 
+def test_pairs_of_the_test_split_never_stand_together_in_training(whole):
+    def pairs_of(*splits):
+        scenes_ = [example["objects"] for split in splits for example in whole[1][split]]
+        return [frozenset(item["kind"] for item in objects) for objects in scenes_ if len(objects) == 2]
+
+    known, new = set(pairs_of("train", "validation")), pairs_of("test")
+    assert len(new) == 500  # all scenes of the split have two objects
+    assert not known & set(new)
+    assert all(scenes.is_held_out_pair(*pair) for pair in new)
+    usual = [kind for kind in scenes.KINDS if kind not in scenes.HELD_OUT_KINDS]
+    everything = {frozenset(pair) for pair in itertools.combinations(usual, 2)}
+    share = np.mean([scenes.is_held_out_pair(*pair) for pair in everything])
+    assert 0.15 < share < 0.25
+    assert len(known) > 0.95 * (1 - share) * len(everything)  # the rest do occur: being held out says something
+
+
 def test_held_out_kinds_are_spread_evenly():
-    sizes, colours, shapes = zip(*scenes.HELD_OUT, strict=True)
+    sizes, colours, shapes = zip(*scenes.HELD_OUT_KINDS, strict=True)
     assert {sizes.count(size) for size in scenes.SIZES} == {4}
     assert {colours.count(colour) for colour in scenes.COLOURS} == {1, 2}
     assert {shapes.count(shape) for shape in scenes.SHAPES} == {2}
@@ -94,7 +115,7 @@ def test_no_scene_comes_twice(whole):
         for examples in whole[1].values()
         for example in examples
     ]
-    assert len(set(places)) == len(places) == 7000
+    assert len(set(places)) == len(places) == 7500
 
 
 def test_every_pair_of_attributes_occurs_in_training(whole):
@@ -137,7 +158,7 @@ def test_scenes_are_varied(whole):
     places = np.array([(item["x"], item["y"]) for example in train for item in example["objects"]])
     assert (places.min(axis=0) < 10).all()
     assert (places.max(axis=0) > 38).all()
-    counts = {kind: 0 for kind in scenes.KINDS if kind not in scenes.HELD_OUT}
+    counts = {kind: 0 for kind in scenes.KINDS if kind not in scenes.HELD_OUT_KINDS}
     for example in train:
         for item in example["objects"]:
             counts[item["kind"]] += 1
@@ -149,9 +170,9 @@ def test_building_twice_gives_the_same_bytes(few):
         {path.name: path.read_bytes() for path in builder.data_path.iterdir() if "tfrecord" in path.name}
         for builder in few
     )
-    assert len(first) == 3
+    assert len(first) == 4
     assert first == second
-    assert len(set(first.values())) == 3
+    assert len(set(first.values())) == 4
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -173,7 +194,7 @@ def test_the_background_is_light_and_differs_from_scene_to_scene(few):
     assert len(np.unique(corners, axis=0)) > 20
 
 
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("held_out", [None, "pairs", "kinds"])
 def test_objects_keep_clear_of_each_other_and_of_the_edge(held_out):
     radii = {"small": [], "large": []}
     for seed in range(400):
@@ -236,7 +257,8 @@ WRONG = [
     (lambda: describe(RED), TypeError, "objects: expected a list of SceneObject, got SceneObject"),
     (lambda: draw_scene(["red"], np.random.default_rng(0)), TypeError, "objects: .* got a str"),
     (lambda: draw_scene([RED], 0), TypeError, "rng: expected a numpy.random.Generator, got int"),
-    (lambda: sample_scene(0, held_out=True), TypeError, "rng: expected"),
+    (lambda: sample_scene(0), TypeError, "rng: expected"),
+    (lambda: sample_scene(np.random.default_rng(0), held_out=True), ValueError, "held_out: expected None, 'pairs' or"),
     (
         lambda: SceneObject("small", "pink", "square", 1.0, 1.0, 5.0),
         ValueError,

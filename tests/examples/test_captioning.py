@@ -54,5 +54,5 @@ def test_photographs(run, tmp_path, data_folder):
         *("--folder", data_folder("coco_mini"), "--epochs", 1, "--units", 16, "--max-words", 300, "--no-jit"),
         *("--memory", "GRU", "--features-as", "each_step", "--output", tmp_path),
     )
-    assert "on 21 test pictures" in out
+    assert "test                                       21" in out
     assert "says the same sentence for 21 of 21 pictures" in out

@@ -90,7 +90,12 @@ def test_conditioned_cell_keeps_its_cells_learned_state(inner):
     assert layer.cell.recurrent_dropout == 0.25
 
 
-FLAGS = [{}, {"go_backwards": True}, {"zero_output_for_mask": True}, {"go_backwards": True, "zero_output_for_mask": True}]
+FLAGS = [
+    {},
+    {"go_backwards": True},
+    {"zero_output_for_mask": True},
+    {"go_backwards": True, "zero_output_for_mask": True},
+]
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
