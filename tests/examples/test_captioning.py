@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from keras_seq.datasets.scenes import SceneObject, describe, draw_scene
 
@@ -56,3 +57,33 @@ def test_photographs(run, tmp_path, data_folder):
     )
     assert "test                                       21" in out
     assert "says the same sentence for 21 of 21 pictures" in out
+
+
+class CocoLike(tfds.core.GeneratorBasedBuilder):
+    """A data set with the features and splits of `coco_captions`: pictures of any size, sentences in dicts."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None
+
+    def _info(self):
+        captions = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"image": tfds.features.Image(), "captions": captions})
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(6), "val": self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            image = np.full((20 + i, 30, 3), 10 * i, "uint8")
+            yield i, {"image": image, "captions": [{"id": k, "text": f"Picture {i}."} for k in range(2)]}
+
+
+def test_a_tfds_set_by_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    out = run(
+        "--dataset", "coco_like", "--side", 16, "--epochs", 1, "--batch", 2, "--units", 8, "--output", tmp_path / "o"
+    )
+    assert "12 sentences, 11 tokens, pictures (16, 16, 3)" in out
+    assert "says the same sentence for 3 of 3 pictures" in out
