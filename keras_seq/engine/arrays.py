@@ -38,6 +38,15 @@ def zeros_unless(gradient, x):
     return tf.zeros_like(x) if gradient is None else gradient
 
 
+def at_least_one_step(x):
+    """`x` (b, t, ...), made sure that t is not 0, where that is not known before the graph runs (XLA says so itself)."""
+    if x.shape[1] is not None:
+        return x  # the layer has looked
+    check = tf.debugging.assert_positive(tf.shape(x)[1], message="sequences: expected at least one time step, got none")
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(x)
+
+
 def leading(x, sizes, static, name):
     """`x`, made sure that its leading axes have these sizes, where that is not known before the graph runs."""
     x, known = tf.convert_to_tensor(x), len(static)

@@ -22,7 +22,7 @@ import tensorflow as tf
 # Mixed precision: the type that Keras casts weights to while a layer runs. Keras exports neither of the two.
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
-from keras_seq.engine.arrays import column, leading, like, loop, stack, swap, unstack, zeros_unless
+from keras_seq.engine.arrays import at_least_one_step, column, leading, like, loop, stack, swap, unstack, zeros_unless
 from keras_seq.engine.dot import handling
 
 
@@ -153,6 +153,7 @@ class _Loop:
 
             return results, gradient
 
+        inputs = at_least_one_step(inputs)
         sizes = tf.shape(inputs)[:2]
         states = [leading(s, sizes[:1], inputs.shape[:1], "initial_state") for s in states]
         if self.mask is not None:

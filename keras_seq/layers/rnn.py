@@ -82,6 +82,7 @@ class RNN(keras.layers.RNN):
             self.cell.build((sequences_shape[0], *sequences_shape[2:]), constants_shape=constants_shape)
             self.cell.built = True
         super().build(sequences_shape, initial_state_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
 
     def call(self, sequences, initial_state=None, mask=None, training=False, constants=None):
         self._check(sequences, initial_state, mask, constants)

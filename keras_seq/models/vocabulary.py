@@ -55,6 +55,8 @@ class Vocabulary(keras.layers.Layer):
         shared = {"vocabulary": _SPECIAL[2:] + words, "oov_token": _SPECIAL[1], "mask_token": _SPECIAL[0]}
         self.to_token = keras.layers.StringLookup(**shared)
         self.to_word = keras.layers.StringLookup(**shared, invert=True)
+        # strings do not compile under XLA, but they do not pass through a model's step: it takes tokens
+        self.to_token.supports_jit = self.to_word.supports_jit = True
         self.built = True
 
     @classmethod

@@ -84,6 +84,7 @@ def test_learns_three_pictures_by_heart(features_as, jit):
     data = elements.map(model.example).padded_batch(3, padded_shapes=shapes).repeat(80)
     model.compile(keras.optimizers.Adam(0.005), jit_compile=jit)
     assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+    assert model.jit_compile is jit  # Keras turns XLA off where a layer does not support it
     assert model.generate(images) == SENTENCES
     assert model.generate(images[:1], prompts=["a blue"])[0].startswith("a blue ")
 
