@@ -348,7 +348,7 @@ def test_repeated_output_taken_for_zeros_by_the_backward_pass(monkeypatch):
     survives_nowhere()
 
 
-@pytest.mark.parametrize(**named(GRADIENT_CASES))
+@pytest.mark.parametrize(**named([c for c in GRADIENT_CASES if c.cell or c.layer == "PeepholeLSTM"]))
 def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch):
     """Each argument's gradient is looked at: inputs, states, constants, every weight."""
     layer = case("float64", return_sequences=True, return_state=True)

@@ -59,7 +59,7 @@ def test_off_when_not_training(name):
     close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("name", ["SimpleRNN", "PeepholeLSTM", "GRU"])
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout"])
 def test_expectation_is_kept_roughly(kind, name):
     _, layer, given = made(name, **{kind: 0.1})
@@ -71,7 +71,7 @@ def test_expectation_is_kept_roughly(kind, name):
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_gradients_with_both_dropouts_are_finite_differences(name):
-    case, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3)
+    _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3)
     _, gradients = repeated(layer, differentiated(layer), *given)
     seeds = layer.cell.seed_generator.state
     before = seeds.numpy()

@@ -50,3 +50,23 @@ def test_gradient_penalty_compiled():
     given = conformance.data(case, layer)
     compiled = tf.function(penalised(layer), jit_compile=True)
     close(compiled(*given), penalised(layer)(*given), 1e-9)
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_jacobian_equals_that_of_keras(graph):
+    """All rows at once, by the vectorised backward loop."""
+    case = conformance.Case("LSTM")
+    layer = case("float64", return_sequences=True)
+    twin = conformance.keras_twin(case, layer, "float64", return_sequences=True)
+    x = conformance.data(case, layer).x
+
+    def jacobian(memory):
+        def function(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = memory(x, training=True)
+            return tape.batch_jacobian(y, x)
+
+        return tf.function(function) if graph else function
+
+    close([jacobian(layer)(x)], [jacobian(twin)(x)], 1e-10)

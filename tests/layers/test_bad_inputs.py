@@ -95,7 +95,7 @@ def test_seed(cls, value):
 def test_cell_that_is_none():
     with pytest.raises((ValueError, TypeError), match="cell"):
         keras_seq.RNN(3)
-    with pytest.raises(TypeError, match="^cell: expected a keras_seq.GatedCell"):
+    with pytest.raises(TypeError, match=r"^cell: expected a keras_seq\.GatedCell"):
         keras_seq.ConditionedCell(keras.layers.LSTMCell(U))
 
 
@@ -125,10 +125,11 @@ def test_sequences_without_a_step(flags):
         made(**flags)(tf.ones((B, 0, D)))
 
 
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_sequences_found_to_be_without_a_step_when_the_graph_runs(return_sequences):
+def test_sequences_found_to_be_without_a_step_when_the_graph_runs(return_sequences, jit):
     layer = made(return_sequences=return_sequences)
-    graph = tf.function(layer, input_signature=[tf.TensorSpec([None, None, D])])
+    graph = tf.function(layer, input_signature=[tf.TensorSpec([None, None, D])], jit_compile=jit)
     graph(tf.ones((B, T, D)))
     with pytest.raises(tf.errors.InvalidArgumentError):
         graph(tf.ones((B, 0, D)))
@@ -202,7 +203,7 @@ def test_one_initial_state_for_a_cell_of_two():
 
 
 def test_stateful_without_a_batch_size():
-    with pytest.raises(ValueError, match="stateful=True.*batch size must be static"):
+    with pytest.raises(ValueError, match=r"stateful=True.*batch size must be static"):
         made(stateful=True)(keras.Input((T, D)))
 
 
@@ -250,7 +251,7 @@ def test_constants_of_a_conditioned_cell(shapes, built):
     if built:
         layer(tf.ones((B, T, D)), constants=[tf.ones((B, 2))])
     constants = shapes and [tf.ones(s) for s in shapes]
-    with pytest.raises((TypeError, ValueError), match="constants: expected (1|one|shape)"):
+    with pytest.raises((TypeError, ValueError), match=r"constants: expected (1|one|shape)"):
         layer(tf.ones((B, T, D)), constants=constants)
 
 
@@ -330,7 +331,7 @@ def test_cell_without_a_step():
 def test_errors_name_what_came():
     with pytest.raises(ValueError, match="got 'no_such_thing'"):
         keras_seq.LSTM(U, activation="no_such_thing")
-    with pytest.raises(ValueError, match="got 1.5"):
+    with pytest.raises(ValueError, match=r"got 1\.5"):
         keras_seq.LSTM(U, dropout=1.5)
     with pytest.raises(ValueError, match=r"\(4, 5\).*got \(4, 6\)"):
         made()(tf.ones((B, T, D)), mask=tf.ones((B, T + 1), "bool"))
