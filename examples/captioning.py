@@ -179,7 +179,7 @@ def main():
     parser.add_argument("--embedding-size", type=int, default=16)
     parser.add_argument("--recurrent-dropout", type=float, default=0.4)
     parser.add_argument("--side", type=int, default=96, help="pixels, for pictures other than drawn_scenes")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--minutes", type=float, default=4.0, help="stop training after so long")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
