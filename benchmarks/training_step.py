@@ -5,7 +5,8 @@
 
 A training step is the forward pass over (b, t, d) random inputs, and the gradients of all weights and of the inputs for a
 random cotangent of all outputs. Each contestant is compiled by XLA (jit) and as a plain graph; Keras counts with the
-better of its two. Where Keras has no such layer, `keras.layers.RNN` runs the very same cell. All contestants run in turn, so that what else the machine does falls on all alike.
+better of its two. Where Keras has no such layer, `keras.layers.RNN` runs the very same cell. All contestants run in turn,
+so that what else the machine does falls on all alike.
 """
 
 import argparse

@@ -309,27 +309,27 @@ def test_states_after_the_step_taken_for_those_before(monkeypatch):
 
 
 def test_kernel_gradient_from_states_one_step_off(monkeypatch):
-    outer = engine._outer
-    monkeypatch.setattr(engine, "_outer", lambda x, delta: outer(tf.roll(x, -1, axis=0), delta))
+    outer = engine.outer
+    monkeypatch.setattr(engine, "outer", lambda x, delta: outer(tf.roll(x, -1, axis=0), delta))
     survives_nowhere()
 
 
 def test_kernel_gradient_of_the_last_step_alone(monkeypatch):
-    outer = engine._outer
-    monkeypatch.setattr(engine, "_outer", lambda x, delta: outer(x[-1:], delta[-1:]))
+    outer = engine.outer
+    monkeypatch.setattr(engine, "outer", lambda x, delta: outer(x[-1:], delta[-1:]))
     survives_nowhere()
 
 
 def test_no_gradient_through_the_state(monkeypatch):
     """What a product sends to its argument is dropped, in the backward pass alone."""
-    matmul = engine._matmul
+    matmul = engine.product
 
     def setup(self):
-        monkeypatch.setattr(engine, "_matmul", lambda x, kernel: 0 * matmul(x, kernel))
+        monkeypatch.setattr(engine, "product", lambda x, kernel: 0 * matmul(x, kernel))
 
     gradient_fault(monkeypatch, setup=setup)
     for case in GRADIENT_CASES:
-        monkeypatch.setattr(engine, "_matmul", matmul)
+        monkeypatch.setattr(engine, "product", matmul)
         survives_nowhere([case])
 
 

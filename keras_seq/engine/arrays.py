@@ -58,3 +58,14 @@ def leading(x, sizes, static, name):
         # XLA drops the assertion, but cannot reshape to another size
         shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
     return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
+
+
+def product(x, kernel):
+    """x @ kernel, any leading axes."""
+    return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, 1)
+
+
+def outer(x, delta):
+    """The sum over all leading axes of x^T delta."""
+    flat = [tf.reshape(v, (-1, v.shape[-1])) for v in (x, delta)]
+    return tf.matmul(*flat, transpose_a=True)

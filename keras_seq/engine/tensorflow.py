@@ -11,19 +11,29 @@ Every tensor that may need a gradient is an argument of one `tf.custom_gradient`
 attributes all the same, through `keras.StatelessScope`.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
-# Mixed precision: the type that Keras casts weights to while a layer runs. Keras exports neither of the two.
+# see step.py
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
-from keras_seq.engine.arrays import at_least_one_step, column, leading, like, loop, stack, swap, unstack, zeros_unless
+from keras_seq.engine.arrays import (
+    at_least_one_step,
+    leading,
+    like,
+    loop,
+    outer,
+    product,
+    stack,
+    swap,
+    unstack,
+    zeros_unless,
+)
 from keras_seq.engine.dot import handling
+from keras_seq.engine.step import Step
 
 
 def scan(
@@ -80,15 +90,6 @@ def project_ahead():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-class _Probe(NamedTuple):
-    """What one step shows: the kernels and results of its `dot`s in order, its projected input, its output as zeros."""
-
-    kernels: list
-    results: list
-    projected: Any
-    output: tf.Tensor
-
-
 class _Kept(NamedTuple):
     """What forward kept of one step: its projected input, the states before it, the results of its `dot`s; and its mask."""
 
@@ -120,7 +121,7 @@ class _Pulled(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Loop:
+class _Loop(Step):
     """One call of `scan`: what does not depend on the differentiable arguments, and the passes over time.
 
     The passes take `args`: inputs, initial states, constants and weights of floating type, flat.
@@ -169,64 +170,6 @@ class _Loop:
             args = [tf.convert_to_tensor(v) for v in [inputs, *states, *floating, *self.weights]]
         return forward(*args)
 
-    # -- one step ----------------------------------------------------------------------------------------------------
-
-    def unpack(self, args):
-        """inputs in order of time, states, all constants, values of the weights."""
-        inputs, *rest = args
-        states, rest = rest[: self.state_count], iter(rest[self.state_count :])
-        constants = [next(rest) if floating else c for c, floating in zip(self.constants, self.floating, strict=True)]
-        axes = [1, 0, *range(2, len(inputs.shape))]
-        inputs = tf.transpose(inputs, axes)
-        if self.mask is not None:
-            mask = column(tf.transpose(self.mask), inputs)
-            inputs = tf.where(mask, inputs, tf.zeros_like(inputs))
-        return inputs, tuple(states), tuple(constants), list(rest)
-
-    @contextlib.contextmanager
-    def reading(self, values):
-        """A scope in which the weights have these values, cast as they were when the layer was called."""
-        mapping = list(zip(self.weights, values, strict=True))
-        cast = AutocastScope(self.weight_dtype) if self.weight_dtype else contextlib.nullcontext()
-        with keras.StatelessScope(state_mapping=mapping), cast:
-            yield
-
-    def advance(self, projected, output, states, constants, mask):
-        """One step under a mask: `(new output, new states)` from the last ones."""
-        new_output, new_states = self.step(projected, states, constants)
-        new_states = _tuple(new_states)
-        if mask is not None:
-            hidden = tf.zeros_like(new_output) if self.zero_output_for_mask else output
-            new_output = tf.where(column(mask, new_output), new_output, hidden)
-            new_states = tuple(
-                tf.where(column(mask, new), new, old) for new, old in zip(new_states, states, strict=True)
-            )
-        return new_output, new_states
-
-    def probe(self, inputs, states, constants):
-        """Take one unmasked step outside the loop, for what the loop must know before it starts."""
-        kernels, results = [], []
-
-        def record(x, kernel):
-            kernel = tf.convert_to_tensor(kernel)
-            if len(kernel.shape) != 2:
-                raise ValueError(f"kernel of dot: expected a matrix, got shape {tuple(kernel.shape)}")
-            kernels.append(kernel)
-            results.append(_matmul(x, kernel))
-            return results[-1]
-
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, handling(record):
-            tape.watch([inputs, *states])
-            projected = self.project(inputs[0])
-            output, new_states = self.step(projected, states, constants)
-        if any(g is not None for k in kernels for g in tape.gradient(k, [inputs, *states])):
-            raise ValueError(
-                "kernel of dot: expected a matrix made of weights and constants alone, got one that depends on a state "
-                "or an input; use keras.ops.matmul for such a product"
-            )
-        _check_states(states, _tuple(new_states))
-        return _Probe(kernels, results, projected, tf.zeros_like(output))
-
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def forward(self, args, keep):
@@ -257,11 +200,11 @@ class _Loop:
                     projected = self.project(projected)
                 results = []
 
-                def product(x, _):
-                    results.append(_matmul(x, probe.kernels[len(results)]))
+                def multiply(x, _):
+                    results.append(product(x, probe.kernels[len(results)]))
                     return results[-1]
 
-                with handling(product):
+                with handling(multiply):
                     hidden = None if mask is None else mask.read(at)
                     new_output, new_states = self.advance(projected, output, states, constants, hidden)
                 left = leave(new_output, states, results, projected)
@@ -288,15 +231,15 @@ class _Loop:
             gradients = self.backward(operands[:count], operands[count:], kept)
 
             def gradient(*second):
-                with tf.GradientTape(watch_accessed_variables=False) as outer:
-                    outer.watch(operands)
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(operands)
                     with tf.GradientTape(watch_accessed_variables=False) as inner:
                         inner.watch(operands[:count])
                         results, _ = self.forward(operands[:count], keep=False)
                     first = inner.gradient(
                         results, operands[:count], output_gradients=operands[count:], unconnected_gradients="zero"
                     )
-                return outer.gradient(first, operands, output_gradients=second, unconnected_gradients="zero")
+                return tape.gradient(first, operands, output_gradients=second, unconnected_gradients="zero")
 
             return gradients, gradient
 
@@ -342,7 +285,7 @@ class _Loop:
         for j, i in self.merged.items():
             deltas[j] = tf.reverse(dprojected[i], [0]) if self.go_backwards else dprojected[i]
         arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
-        dkernels = [_outer(x, deltas[j]) for j, x in enumerate(arguments)]
+        dkernels = [outer(x, deltas[j]) for j, x in enumerate(arguments)]
         totals = iter(totals)
         inside = [None, *dstates, *[None if g is None else next(totals) for g in example.sums]]
         outside = self.outside(args, [*dprojected, *dkernels])
@@ -386,14 +329,14 @@ class _Loop:
             arguments.append(x)
 
             @tf.custom_gradient
-            def product(x, result):
+            def kept_product(x, result):
                 def gradient(delta):
                     deltas[j] = delta
-                    return _matmul(delta, transposed[j]), None
+                    return product(delta, transposed[j]), None
 
                 return tf.identity(result), gradient
 
-            return product(x, kept.results[j])
+            return kept_product(x, kept.results[j])
 
         projected = tf.nest.flatten(kept.projected)
         floating = [c for c in constants if c.dtype.is_floating]
@@ -426,16 +369,6 @@ class _Loop:
         return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
 
 
-def _matmul(x, kernel):
-    return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, 1)
-
-
-def _outer(x, delta):
-    """sum over all leading axes of x^T delta."""
-    flat = [tf.reshape(v, (-1, v.shape[-1])) for v in (x, delta)]
-    return tf.matmul(*flat, transpose_a=True)
-
-
 def _merged(results, projected):
     """Which result is added to which part of the projection, where neither has another use; known in graphs only."""
     if tf.executing_eagerly():
@@ -454,18 +387,3 @@ def _merged(results, projected):
 def _merger(result):
     """What the only user of a result makes of it."""
     return result.consumers()[0].outputs[0]
-
-
-def _tuple(states):
-    return tuple(states) if isinstance(states, (list, tuple)) else (states,)
-
-
-def _check_states(old, new):
-    def say(states):
-        return [f"{tuple(s.shape)} {tf.as_dtype(s.dtype).name}" for s in states]
-
-    same = len(old) == len(new) and all(
-        o.shape.is_compatible_with(s.shape) and o.dtype == s.dtype for o, s in zip(old, new, strict=True)
-    )
-    if not same:
-        raise ValueError(f"step: expected new states like the old ones, {say(old)}, got {say(new)}")
