@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import keras
 import pytest
 
 DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
@@ -19,3 +20,9 @@ def data_folder():
         return path
 
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state."""
+    keras.utils.set_random_seed(20)
