@@ -139,6 +139,11 @@ class RNN(keras.layers.RNN):
         loop = types.SimpleNamespace(cell=call, go_backwards=False, **flags)
         return keras.layers.RNN.inner_loop(loop, sequences, initial_state, mask)
 
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        # Keras draws masks here even where nothing is dropped; ours are drawn in `inner_loop`, in training alone
+        if not isinstance(cell, Cell):
+            super()._maybe_config_dropout_masks(cell, input_sequence, input_state)
+
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""
         if self.states is not None:

@@ -59,6 +59,15 @@ def test_off_when_not_training(name):
     close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
 
 
+def test_nothing_is_drawn_when_not_training():
+    _, layer, given = made("LSTM", dropout=0.5, recurrent_dropout=0.5)
+    before = layer.cell.seed_generator.state.numpy()
+    conformance.call(layer, *given[:4])
+    np.testing.assert_array_equal(layer.cell.seed_generator.state.numpy(), before)
+    conformance.call(layer, *given[:4], training=True)
+    assert (layer.cell.seed_generator.state.numpy() != before).any()
+
+
 @pytest.mark.parametrize("name", ["SimpleRNN", "PeepholeLSTM", "GRU"])
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout"])
 def test_expectation_is_kept_roughly(kind, name):
