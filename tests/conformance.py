@@ -252,7 +252,7 @@ def tolerance(dtype):
     return {"float32": 1e-5, "float64": 1e-10}[dtype]
 
 
-def close(actual, desired, tolerance, what=""):
+def assert_close(actual, desired, tolerance, what=""):
     """Equal up to `tolerance`, relative to the largest entry; NaN is equal to nothing."""
     tf.nest.assert_same_structure(list(actual), list(desired))
     for i, (a, b) in enumerate(zip(tf.nest.flatten(list(actual)), tf.nest.flatten(list(desired)), strict=True)):
@@ -273,7 +273,7 @@ def check_oracle(case, dtype="float64", masked=True, training=False, return_sequ
     given = data(case, layer, mask=masked)
     outputs, last, states = oracle(layer, given, **flags)
     results = call(layer, *given[:4], training=training)
-    close(results, [outputs if return_sequences else last, *states], tolerance(dtype), "result")
+    assert_close(results, [outputs if return_sequences else last, *states], tolerance(dtype), "result")
 
 
 def check_finite_differences(case, directions=3, step=1e-5, accepted=1e-6, masked=True, **flags):
@@ -327,7 +327,9 @@ def check_keras_loop(case, dtype="float64", masked=True, **flags):
     flags = {"return_sequences": True, "return_state": True, **flags}
     layer, unrolled = case(dtype, **flags), case(dtype, unroll=True, **flags)
     given = data(case, layer, mask=masked)
-    close(differentiated(layer)(*given), differentiated(unrolled)(*given), tolerance(dtype), "result or gradient")
+    assert_close(
+        differentiated(layer)(*given), differentiated(unrolled)(*given), tolerance(dtype), "result or gradient"
+    )
 
 
 def keras_twin(case, layer, dtype, **flags):
@@ -345,4 +347,4 @@ def check_keras_twin(case, dtype="float64", masked=True, **flags):
     layer = case(dtype, **flags)
     twin = keras_twin(case, layer, dtype, **flags)
     given = data(case, layer, mask=masked)
-    close(differentiated(layer)(*given), differentiated(twin)(*given), tolerance(dtype), "result or gradient")
+    assert_close(differentiated(layer)(*given), differentiated(twin)(*given), tolerance(dtype), "result or gradient")

@@ -282,42 +282,42 @@ def gradient_fault(
     monkeypatch.setattr(engine._Loop, "backward", faulty)
 
 
-def survives_nowhere(cases=GRADIENT_CASES, **arguments):
+def check_survives_nowhere(cases=GRADIENT_CASES, **arguments):
     for case in cases:
         caught(conformance.check_finite_differences, case, directions=1, **arguments)
 
 
 def test_cotangents_of_final_states_dropped(monkeypatch):
     gradient_fault(monkeypatch, cotangents=lambda c: (c[0], *[0 * s for s in c[1:]]))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_cotangents_of_outputs_dropped(monkeypatch):
     gradient_fault(monkeypatch, cotangents=lambda c: (0 * c[0], *c[1:]))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 @pytest.mark.parametrize("by", [1, -1])
 def test_cotangents_of_outputs_off_by_one(by, monkeypatch):
     gradient_fault(monkeypatch, cotangents=lambda c: (tf.roll(c[0], by, axis=1), *c[1:]))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_states_after_the_step_taken_for_those_before(monkeypatch):
     gradient_fault(monkeypatch, kept=lambda record: [tf.roll(record[0], -1, axis=0), *record[1:]])
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_kernel_gradient_from_states_one_step_off(monkeypatch):
     outer = engine.outer
     monkeypatch.setattr(engine, "outer", lambda x, delta: outer(tf.roll(x, -1, axis=0), delta))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_kernel_gradient_of_the_last_step_alone(monkeypatch):
     outer = engine.outer
     monkeypatch.setattr(engine, "outer", lambda x, delta: outer(x[-1:], delta[-1:]))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_no_gradient_through_the_state(monkeypatch):
@@ -330,22 +330,22 @@ def test_no_gradient_through_the_state(monkeypatch):
     gradient_fault(monkeypatch, setup=setup)
     for case in GRADIENT_CASES:
         monkeypatch.setattr(engine, "product", matmul)
-        survives_nowhere([case])
+        check_survives_nowhere([case])
 
 
 def test_mask_ignored_by_the_backward_pass(monkeypatch):
     gradient_fault(monkeypatch, setup=lambda self: setattr(self, "mask", None))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 def test_direction_ignored_by_the_backward_pass(monkeypatch):
     gradient_fault(monkeypatch, setup=lambda self: setattr(self, "go_backwards", False))
-    survives_nowhere(go_backwards=True)
+    check_survives_nowhere(go_backwards=True)
 
 
 def test_repeated_output_taken_for_zeros_by_the_backward_pass(monkeypatch):
     gradient_fault(monkeypatch, setup=lambda self: setattr(self, "zero_output_for_mask", True))
-    survives_nowhere()
+    check_survives_nowhere()
 
 
 @pytest.mark.parametrize(**named([c for c in GRADIENT_CASES if c.cell or c.layer == "PeepholeLSTM"]))

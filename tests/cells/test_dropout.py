@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import B, T, U, close, differentiated
+from conformance import B, T, U, assert_close, differentiated
 
 import keras_seq
 
@@ -56,7 +56,7 @@ def test_off_when_not_training(name):
     _, layer, given = made(name, dropout=0.5, recurrent_dropout=0.5)
     plain = conformance.Case(name)("float64", **SEQUENCES)
     plain.set_weights(layer.get_weights()[: len(plain.weights)])
-    close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
+    assert_close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
 
 
 def test_nothing_is_drawn_when_not_training():
@@ -98,9 +98,9 @@ def test_the_same_mask_gives_the_same_in_the_loop_of_keras_and_written_out(name)
     _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3)
     expected = repeated(layer, differentiated(layer), *given)
     other = keras.layers.RNN(layer.cell, dtype="float64", **SEQUENCES)
-    close(repeated(layer, differentiated(other), *given), expected, 1e-10, "keras.layers.RNN")
+    assert_close(repeated(layer, differentiated(other), *given), expected, 1e-10, "keras.layers.RNN")
     unrolled = keras_seq.RNN(layer.cell, dtype="float64", unroll=True, **SEQUENCES)
-    close(repeated(layer, differentiated(unrolled), *given), expected, 1e-10, "unroll=True")
+    assert_close(repeated(layer, differentiated(unrolled), *given), expected, 1e-10, "unroll=True")
 
 
 @pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same(jit):
         return function(*given), function(*given)
 
     (first, second), (again, _) = results(), results()
-    close(again, first, 0.0)
+    assert_close(again, first, 0.0)
     assert np.abs(first[0][0] - second[0][0]).max() > 0.01, "two batches share a mask"
 
 

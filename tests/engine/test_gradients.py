@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import CASES, ONE_OF_EACH, Data, close, differentiated, named
+from conformance import CASES, ONE_OF_EACH, Data, assert_close, differentiated, named
 
 from keras_seq.engine import tensorflow as engine
 
@@ -44,10 +44,10 @@ def test_equal_eager_graph_and_compiled(case):
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer)
     eager = differentiated(layer)(*given)
-    close(differentiated(layer, training=False)(*given), eager, 1e-12, "training=False")
+    assert_close(differentiated(layer, training=False)(*given), eager, 1e-12, "training=False")
     for jit in (False, True) if case in ONE_OF_EACH else (False,):
         compiled = tf.function(differentiated(layer), jit_compile=jit)
-        close(compiled(*given), eager, 1e-11, f"jit={jit}")
+        assert_close(compiled(*given), eager, 1e-11, f"jit={jit}")
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -58,7 +58,7 @@ def test_equal_when_the_forward_pass_kept_nothing(dtype, jit):
     layer = case(dtype, **SEQUENCES)
     given = conformance.data(case, layer)
     compiled = tf.function(differentiated(layer, training=False), jit_compile=jit)
-    close(compiled(*given), differentiated(layer)(*given), conformance.tolerance(dtype))
+    assert_close(compiled(*given), differentiated(layer)(*given), conformance.tolerance(dtype))
 
 
 def relaxed(case, given):
@@ -96,7 +96,7 @@ def test_one_graph_serves_all_sizes(case):
         found = [graph(*given) for given in examples]
         assert len(traces) == 1
         for given, results in zip(examples, found, strict=True):
-            close(results, function(*given), 1e-11, f"b, t = {given.x.shape[:2]}")
+            assert_close(results, function(*given), 1e-11, f"b, t = {given.x.shape[:2]}")
         traces.clear()
 
 
@@ -118,7 +118,7 @@ def test_one_trace_serves_all_sizes_compiled(case):
             results = conformance.call(layer, given.x, constants=given.constants)
             loss = sum(tf.reduce_sum(r * r) for r in results)
         gradients = tape.gradient(loss, [given.x, *layer.trainable_variables])
-        close(compiled(given.x, given.constants), (results, gradients), 1e-11, f"b, t = {b, t}")
+        assert_close(compiled(given.x, given.constants), (results, gradients), 1e-11, f"b, t = {b, t}")
     assert len(traces) <= 2
 
 
@@ -131,7 +131,7 @@ def test_equal_with_inputs_projected_ahead_and_in_the_loop(case, monkeypatch):
         for ahead in (True, False):
             monkeypatch.setattr(engine, "project_ahead", lambda ahead=ahead: ahead)
             found.append(differentiated(layer)(*given))
-        close(*found, 1e-12)
+        assert_close(*found, 1e-12)
 
 
 @pytest.mark.parametrize(**named([c for c in ONE_OF_EACH if not c.constants]))
@@ -140,7 +140,7 @@ def test_equal_to_the_keras_layer_over_the_same_cell(case):
     given = conformance.data(case, layer)
     # Keras has the first state repeat or, with a mask, the last output; both loops see finite inputs
     other = keras.layers.RNN(layer.cell, dtype="float64", **SEQUENCES)
-    close(differentiated(layer)(*given), differentiated(other)(*given), 1e-10)
+    assert_close(differentiated(layer)(*given), differentiated(other)(*given), 1e-10)
 
 
 def test_runs_on_the_engine_not_on_the_loop_of_keras(monkeypatch):
@@ -166,9 +166,9 @@ def test_only_what_is_asked_for_gets_a_gradient():
         with tf.GradientTape() as tape:
             result = conformance.call(layer, *given[:4])[i]
         (alone,) = tape.gradient(result, [layer.cell.recurrent_kernel.value], output_gradients=given.cotangents[i])
-        close([alone], [everything[i][4]], 1e-12)
+        assert_close([alone], [everything[i][4]], 1e-12)
     total = [sum(parts) for parts in zip(*everything.values(), strict=True)]
-    close(differentiated(layer)(*given)[1], total, 1e-12)
+    assert_close(differentiated(layer)(*given)[1], total, 1e-12)
     assert all(np.max(np.abs(g)) > 0 for g in total)
 
 
@@ -180,4 +180,4 @@ def test_frozen_layer_still_passes_gradients_on():
     layer.trainable = False
     _, gradients = differentiated(layer)(*given)
     assert len(gradients) == 1 + len(given.states)
-    close([gradients[0]], [free], 1e-12)
+    assert_close([gradients[0]], [free], 1e-12)

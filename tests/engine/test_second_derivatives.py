@@ -3,7 +3,7 @@
 import conformance
 import pytest
 import tensorflow as tf
-from conformance import KERAS_TWINS, close, named
+from conformance import KERAS_TWINS, assert_close, named
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 
@@ -32,16 +32,16 @@ def test_gradient_penalty_equals_that_of_keras(case, masked):
     twin = conformance.keras_twin(case, layer, "float64", **SEQUENCES)
     given = conformance.data(case, layer, mask=masked)
     expected = penalised(twin)(*given)
-    close(penalised(layer)(*given), expected, 1e-9, "eager")
+    assert_close(penalised(layer)(*given), expected, 1e-9, "eager")
     if case.layer == "LSTM":
-        close(tf.function(penalised(layer))(*given), expected, 1e-9, "graph")
+        assert_close(tf.function(penalised(layer))(*given), expected, 1e-9, "graph")
 
 
 def test_gradient_penalty_with_constants_equals_the_loop_written_out():
     case = conformance.CASES[-1]
     layer, unrolled = case("float64", **SEQUENCES), case("float64", unroll=True, **SEQUENCES)
     given = conformance.data(case, layer)
-    close(penalised(layer)(*given), penalised(unrolled)(*given), 1e-9)
+    assert_close(penalised(layer)(*given), penalised(unrolled)(*given), 1e-9)
 
 
 def test_gradient_penalty_compiled():
@@ -49,7 +49,7 @@ def test_gradient_penalty_compiled():
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer)
     compiled = tf.function(penalised(layer), jit_compile=True)
-    close(compiled(*given), penalised(layer)(*given), 1e-9)
+    assert_close(compiled(*given), penalised(layer)(*given), 1e-9)
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
@@ -69,4 +69,4 @@ def test_jacobian_equals_that_of_keras(graph):
 
         return tf.function(function) if graph else function
 
-    close([jacobian(layer)(x)], [jacobian(twin)(x)], 1e-10)
+    assert_close([jacobian(layer)(x)], [jacobian(twin)(x)], 1e-10)

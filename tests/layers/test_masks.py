@@ -4,7 +4,7 @@ import conformance
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import CASES, ONE_OF_EACH, close, differentiated, named
+from conformance import CASES, ONE_OF_EACH, assert_close, differentiated, named
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 
@@ -19,7 +19,7 @@ def test_nothing_behind_a_mask_counts(case):
     given = conformance.data(case, layer)
     for training in (False, True):
         function = differentiated(layer, training)
-        close(function(*poisoned(given, np.nan)), function(*given), 0.0)
+        assert_close(function(*poisoned(given, np.nan)), function(*given), 0.0)
 
 
 @pytest.mark.parametrize("value", [np.inf, 1e30], ids=str)
@@ -27,7 +27,7 @@ def test_nothing_large_behind_a_mask_counts(value):
     case = conformance.Case("LSTM")
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer)
-    close(differentiated(layer)(*poisoned(given, value)), differentiated(layer)(*given), 0.0)
+    assert_close(differentiated(layer)(*poisoned(given, value)), differentiated(layer)(*given), 0.0)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
@@ -36,7 +36,7 @@ def test_nothing_behind_a_mask_counts_compiled(jit):
         layer = case("float64", go_backwards=True, **SEQUENCES)
         given = conformance.data(case, layer)
         function = tf.function(differentiated(layer), jit_compile=jit)
-        close(function(*poisoned(given, np.nan)), function(*given), 0.0)
+        assert_close(function(*poisoned(given, np.nan)), function(*given), 0.0)
 
 
 @pytest.mark.parametrize("flags", [{"unroll": True}, {"return_sequences": True}], ids=str)
@@ -44,7 +44,7 @@ def test_nothing_behind_a_mask_counts_in_the_unrolled_loop_either(flags):
     case = conformance.Case("LSTM")
     layer = case("float64", **flags)
     given = conformance.data(case, layer)
-    close(differentiated(layer)(*poisoned(given, np.nan)), differentiated(layer)(*given), 0.0)
+    assert_close(differentiated(layer)(*poisoned(given, np.nan)), differentiated(layer)(*given), 0.0)
 
 
 @pytest.mark.parametrize(**named(ONE_OF_EACH))
@@ -65,7 +65,7 @@ def test_mask_of_ones_is_no_mask():
         layer = case("float64", **SEQUENCES)
         given = conformance.data(case, layer, mask=False)
         full = given._replace(mask=tf.ones(given.x.shape[:2], "bool"))
-        close(differentiated(layer)(*full), differentiated(layer)(*given), 1e-12)
+        assert_close(differentiated(layer)(*full), differentiated(layer)(*given), 1e-12)
 
 
 @pytest.mark.parametrize("kind", ["int32", "float32"])
@@ -74,7 +74,7 @@ def test_mask_of_numbers_is_read_as_booleans(kind):
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer)
     numbers = given._replace(mask=tf.cast(given.mask, kind))
-    close(differentiated(layer)(*numbers), differentiated(layer)(*given), 0.0)
+    assert_close(differentiated(layer)(*numbers), differentiated(layer)(*given), 0.0)
 
 
 def test_padding_changes_nothing():
@@ -86,4 +86,4 @@ def test_padding_changes_nothing():
     padding = tf.fill([1, 3, conformance.D], tf.constant(np.nan, "float64"))
     for parts, mask in [((given.x, padding), [1] * 5 + [0] * 3), ((padding, given.x), [0] * 3 + [1] * 5)]:
         padded = conformance.call(layer, tf.concat(parts, 1), tf.cast([mask], "bool"), given.states)
-        close(padded, alone, 1e-12)
+        assert_close(padded, alone, 1e-12)

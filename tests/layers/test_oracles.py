@@ -4,7 +4,7 @@ import conformance
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import BUILT_IN, KERAS_TWINS, close, named
+from conformance import BUILT_IN, KERAS_TWINS, assert_close, named
 
 import keras_seq
 
@@ -37,14 +37,14 @@ def test_default_initial_state_is_zero(case):
     given = conformance.data(case, layer)
     zeros = tuple(tf.zeros_like(s) for s in given.states)
     _, last, states = conformance.oracle(layer, given._replace(states=zeros))
-    close(conformance.call(layer, given.x, given.mask, constants=given.constants), [last, *states], 1e-10)
+    assert_close(conformance.call(layer, given.x, given.mask, constants=given.constants), [last, *states], 1e-10)
 
 
 @pytest.mark.parametrize(**named(BUILT_IN))
 def test_without_return_state_there_is_one_result(case):
     layer = case("float64", return_sequences=True)
     given = conformance.data(case, layer)
-    close(conformance.call(layer, *given[:4]), [conformance.oracle(layer, given)[0]], 1e-10)
+    assert_close(conformance.call(layer, *given[:4]), [conformance.oracle(layer, given)[0]], 1e-10)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_weights_move_from_keras_and_back(case):
     assert [w.name for w in twin.trainable_weights] == [w.name for w in layer.trainable_weights]
     other.set_weights(twin.get_weights())
     given = conformance.data(case, layer, mask=False)
-    close([other(given.x)], [layer(given.x)], 0.0)
+    assert_close([other(given.x)], [layer(given.x)], 0.0)
 
 
 def test_peepholes_are_those_of_tensorflows_block_lstm():
@@ -101,7 +101,7 @@ def test_peepholes_are_those_of_tensorflows_block_lstm():
         cell_clip=0.0,
     )
     results = conformance.call(layer, *given[:4])
-    close(results, [tf.transpose(block.h, [1, 0, 2]), block.h[-1], block.cs[-1]], 1e-5)
+    assert_close(results, [tf.transpose(block.h, [1, 0, 2]), block.h[-1], block.cs[-1]], 1e-5)
 
 
 def test_peephole_lstm_without_peepholes_is_the_lstm():
@@ -109,7 +109,7 @@ def test_peephole_lstm_without_peepholes_is_the_lstm():
     layer, plain = case(), conformance.Case("LSTM")()
     layer.set_weights([*plain.get_weights(), np.zeros((3, conformance.U))])
     given = conformance.data(case, layer)
-    close([layer(given.x, mask=given.mask)], [plain(given.x, mask=given.mask)], 1e-6)
+    assert_close([layer(given.x, mask=given.mask)], [plain(given.x, mask=given.mask)], 1e-6)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "PeepholeLSTM", "CoupledLSTM"])

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import CASES, ONE_OF_EACH, D, T, close, named
+from conformance import CASES, ONE_OF_EACH, D, T, assert_close, named
 
 import keras_seq
 from keras_seq.cells.base import arguments
@@ -114,7 +114,7 @@ def test_keras_file_in_safe_mode(case, tmp_path):
     first = model(case)
     first.save(tmp_path / "model.keras")
     second = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    close(second(examples(case)), first(examples(case)), 0.0)
+    assert_close(second(examples(case)), first(examples(case)), 0.0)
     assert [w.name for w in second.weights] == [w.name for w in first.weights]
 
 
@@ -125,7 +125,7 @@ def test_weights_file(case, tmp_path):
         w.assign(w * 0)
     first.save_weights(tmp_path / "model.weights.h5")
     second.load_weights(tmp_path / "model.weights.h5")
-    close(second(examples(case)), first(examples(case)), 0.0)
+    assert_close(second(examples(case)), first(examples(case)), 0.0)
 
 
 @pytest.mark.parametrize("flag", ["stateful", "learn_initial_state", "go_backwards", "unroll"])
@@ -134,7 +134,7 @@ def test_keras_file_of_a_model_with_a_flag(flag, tmp_path):
     first.save(tmp_path / "model.keras")
     second = keras.models.load_model(tmp_path / "model.keras")
     x = tf.ones((2, T, D))
-    close([second(x)], [first(x)], 0.0)
+    assert_close([second(x)], [first(x)], 0.0)
 
 
 def test_keras_file_of_a_trained_stack(tmp_path):
@@ -146,7 +146,7 @@ def test_keras_file_of_a_trained_stack(tmp_path):
     first.fit(x, np.ones((4, 3)), verbose=0)
     first.save(tmp_path / "model.keras")
     second = keras.models.load_model(tmp_path / "model.keras")
-    close([second(x)], [first(x)], 1e-6)
+    assert_close([second(x)], [first(x)], 1e-6)
     assert second.optimizer.iterations == first.optimizer.iterations
 
 
@@ -193,7 +193,7 @@ def test_copies(copied):
     for case in FUNCTIONAL[:3]:
         first = model(case)
         second = copied(first)
-        close(second(examples(case)), first(examples(case)), 0.0)
+        assert_close(second(examples(case)), first(examples(case)), 0.0)
         second.trainable_weights[0].assign(second.trainable_weights[0] + 1)
         assert np.any(first.trainable_weights[0] != second.trainable_weights[0])
 
@@ -203,7 +203,7 @@ def test_clones():
         first = model(case)
         second = keras.models.clone_model(first)
         second.set_weights(first.get_weights())
-        close(second(examples(case)), first(examples(case)), 0.0)
+        assert_close(second(examples(case)), first(examples(case)), 0.0)
 
 
 @pytest.mark.parametrize("name", MEMORIES)

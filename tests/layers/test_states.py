@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import BUILT_IN, ONE_OF_EACH, D, T, U, close, differentiated, named
+from conformance import BUILT_IN, ONE_OF_EACH, D, T, U, assert_close, differentiated, named
 
 import keras_seq
 
@@ -25,12 +25,12 @@ def test_stateful_batches_are_one_long_batch(case, masked):
     for part in (slice(None, T), slice(T, None)):
         mask = given.mask[:, part] if masked else None
         halves.append(conformance.call(stateful, given.x[:, part], mask, constants=given.constants))
-    close(halves[1][1:], expected[1:], 1e-10, "state")
+    assert_close(halves[1][1:], expected[1:], 1e-10, "state")
     if not masked:  # the second half of a batch does not know the first one's last output, which a mask would repeat
-        close([tf.concat([half[0] for half in halves], 1)], expected[:1], 1e-10, "output")
+        assert_close([tf.concat([half[0] for half in halves], 1)], expected[:1], 1e-10, "output")
     stateful.reset_state()
     mask = given.mask[:, :T] if masked else None
-    close(conformance.call(stateful, given.x[:, :T], mask, constants=given.constants), halves[0], 1e-10)
+    assert_close(conformance.call(stateful, given.x[:, :T], mask, constants=given.constants), halves[0], 1e-10)
 
 
 def test_stateful_under_compilation():
@@ -39,7 +39,7 @@ def test_stateful_under_compilation():
     given = conformance.data(case, whole, t=2 * T, mask=False)
     compiled = tf.function(stateful, jit_compile=True)
     compiled(given.x[:, :T])
-    close([compiled(given.x[:, T:])], [whole(given.x)], 1e-10)
+    assert_close([compiled(given.x[:, T:])], [whole(given.x)], 1e-10)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -49,10 +49,10 @@ def test_stateful_starts_from_the_learned_state_and_returns_to_it(name):
     given = conformance.data(case, plain, mask=False)
     stateful.reset_state()
     first = stateful(given.x)
-    close([first], [plain(given.x)], 1e-10)
+    assert_close([first], [plain(given.x)], 1e-10)
     assert np.abs(stateful(given.x) - first).max() > 1e-3
     stateful.reset_state()
-    close([stateful(given.x)], [first], 0.0)
+    assert_close([stateful(given.x)], [first], 0.0)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -77,7 +77,7 @@ def test_learned_initial_state(name, masked):
     conformance.check_directions(layer, loss, given, gradients)
     tiled = [tf.repeat(w.value[None], 4, 0) for w in layer.cell.initial_states]
     given = given._replace(states=tuple(tiled))
-    close(conformance.call(layer, given.x, given.mask), conformance.call(layer, *given[:3]), 1e-12)
+    assert_close(conformance.call(layer, given.x, given.mask), conformance.call(layer, *given[:3]), 1e-12)
 
 
 @pytest.mark.parametrize("inner", ["GRU", "LSTM"])
@@ -106,7 +106,7 @@ def test_unrolled_is_the_loop(case, return_sequences, masked, flags):
     arguments = {"return_sequences": return_sequences, "return_state": True, **flags}
     layer, unrolled = case("float64", **arguments), case("float64", unroll=True, **arguments)
     given = conformance.data(case, layer, mask=masked)
-    close(differentiated(unrolled)(*given), differentiated(layer)(*given), 1e-10)
+    assert_close(differentiated(unrolled)(*given), differentiated(layer)(*given), 1e-10)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -118,7 +118,7 @@ def test_cell_of_keras_in_our_layer(name, masked):
     ours.build((None, None, D))
     conformance.randomised(ours)
     given = conformance.data(conformance.Case(name), _sized(ours), mask=masked)
-    close(differentiated(ours)(*given), differentiated(theirs)(*given), 1e-12)
+    assert_close(differentiated(ours)(*given), differentiated(theirs)(*given), 1e-12)
 
 
 def _sized(layer):
@@ -131,7 +131,7 @@ def test_stacked_cells_in_our_layer():
     layer = keras_seq.RNN(keras.layers.StackedRNNCells(cells), return_sequences=True)
     x = tf.constant(np.random.default_rng(0).normal(size=(2, T, D)), "float32")
     lower, upper = keras_seq.RNN(cells[0], return_sequences=True), keras_seq.RNN(cells[1], return_sequences=True)
-    close([layer(x)], [upper(lower(x))], 1e-6)
+    assert_close([layer(x)], [upper(lower(x))], 1e-6)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -144,7 +144,7 @@ def test_a_step_of_the_cell_is_a_step_of_the_layer(name):
     for t in range(T):
         y, states = layer.cell(given.x[:, t], states)
         outputs.append(y)
-    close([tf.stack(outputs, 1), *states], expected, 1e-12)
+    assert_close([tf.stack(outputs, 1), *states], expected, 1e-12)
 
 
 @pytest.mark.parametrize("name", MEMORIES)

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import ONE_OF_EACH, B, D, T, U, close, named
+from conformance import ONE_OF_EACH, B, D, T, U, assert_close, named
 
 import keras_seq
 
@@ -36,7 +36,7 @@ class Subclassed(keras.Model):
         return self.readout(keras.ops.concatenate([m(inputs, training=training) for m in self.memories], axis=-1))
 
 
-def fitted(model, x, y, epochs=20, **compile_arguments):
+def check_fitted(model, x, y, epochs=20, **compile_arguments):
     """Train with XLA; the loss must fall, every weight move, and all be finite."""
     model.compile(optimizer=keras.optimizers.Adam(0.03), loss="mse", jit_compile=True, **compile_arguments)
     model(x if not isinstance(x, np.ndarray) else x[:2])
@@ -53,12 +53,12 @@ def fitted(model, x, y, epochs=20, **compile_arguments):
 @pytest.mark.parametrize(**named(MEMORIES))
 def test_fit_sequential_compiled(case):
     layer = getattr(keras_seq, case.layer)(U, dropout=0.05, recurrent_dropout=0.05, **case.arguments)
-    fitted(sequential(layer), X, Y)
+    check_fitted(sequential(layer), X, Y)
 
 
 @pytest.mark.parametrize("build", [functional, Subclassed])
 def test_fit_functional_and_subclassed_compiled(build):
-    fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES]), X, Y)
+    check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES]), X, Y)
 
 
 def test_fit_with_constants_compiled():
@@ -66,11 +66,11 @@ def test_fit_with_constants_compiled():
     layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.LSTMCell(U)))
     model = keras.Model([inputs, vector], keras.layers.Dense(1)(layer(inputs, constants=[vector])))
     x = [tf.constant(X), tf.constant(RNG.normal(size=(16, 2)), "float32")]
-    fitted(model, x, Y)
+    check_fitted(model, x, Y)
 
 
 def test_fit_a_strangers_cell_compiled():
-    fitted(sequential(keras_seq.RNN(conformance.TangledCell())), X, Y)
+    check_fitted(sequential(keras_seq.RNN(conformance.TangledCell())), X, Y)
 
 
 def test_fit_with_states_from_an_encoder():
@@ -78,7 +78,7 @@ def test_fit_with_states_from_an_encoder():
     inputs = keras.Input((None, D))
     _, h, c = keras_seq.LSTM(U, return_state=True)(inputs)
     outputs = keras_seq.PeepholeLSTM(U)(inputs[:, :1], initial_state=[h, c])
-    fitted(keras.Model(inputs, keras.layers.Dense(1)(outputs)), X, Y)
+    check_fitted(keras.Model(inputs, keras.layers.Dense(1)(outputs)), X, Y)
 
 
 def test_fit_behind_an_embedding_that_masks():
@@ -98,7 +98,7 @@ def test_fit_behind_an_embedding_that_masks():
     for model, jit in ((ours, True), (theirs, False)):
         model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", jit_compile=jit)
         model.fit(tokens, Y, epochs=3, batch_size=16, shuffle=False, verbose=0)
-    close(ours.get_weights(), theirs.get_weights(), 1e-5)
+    assert_close(ours.get_weights(), theirs.get_weights(), 1e-5)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -113,7 +113,7 @@ def test_bidirectional_of_keras(name, masked):
     theirs(X[:B])
     conformance.randomised(ours)
     theirs.set_weights(ours.get_weights())
-    close(ours(X[:B], mask=mask), theirs(X[:B], mask=mask), 1e-5)
+    assert_close(ours(X[:B], mask=mask), theirs(X[:B], mask=mask), 1e-5)
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
@@ -129,14 +129,14 @@ def test_bidirectional_of_a_memory_that_keras_has_not(merge_mode):
         "ave": lambda: (forward + backward) / 2,
         None: lambda: [forward, backward],
     }[merge_mode]()
-    close(tf.nest.flatten(layer(X)), tf.nest.flatten(expected), 1e-6)
+    assert_close(tf.nest.flatten(layer(X)), tf.nest.flatten(expected), 1e-6)
 
 
 def test_time_distributed_of_keras():
     layer = keras_seq.GRU(U)
     x = tf.constant(RNG.normal(size=(2, 3, T, D)), "float32")
     together = keras.layers.TimeDistributed(layer)(x)
-    close([together], [tf.stack([layer(x[:, i]) for i in range(3)], 1)], 1e-6)
+    assert_close([together], [tf.stack([layer(x[:, i]) for i in range(3)], 1)], 1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
@@ -154,9 +154,9 @@ def test_short_floats(case, policy):
         w.value.dtype for w in layer.trainable_weights
     ]
     short = tf.nest.map_structure(lambda v: tf.cast(v, "float32"), (results, gradients))
-    close(short, expected, 0.1 if "bfloat16" in policy else 0.02)
+    assert_close(short, expected, 0.1 if "bfloat16" in policy else 0.02)
 
 
 def test_fit_in_mixed_precision():
     layer = keras_seq.LSTM(U, dtype="mixed_float16")
-    fitted(keras.Sequential([layer, keras.layers.Dense(1, dtype="float32")]), X, Y)
+    check_fitted(keras.Sequential([layer, keras.layers.Dense(1, dtype="float32")]), X, Y)
