@@ -14,11 +14,12 @@ from keras_seq.engine.dot import handling
 
 
 class Probe(NamedTuple):
-    """What one step shows: the kernels and results of its `dot`s in order, its projected input, its output as zeros."""
+    """What one step shows: kernels and results of its `dot`s in order, projected input, what it returns, output as zeros."""
 
     kernels: list
     results: list
     projected: Any
+    returned: list
     output: tf.Tensor
 
 
@@ -83,7 +84,8 @@ class Step:
                 "or an input; use keras.ops.matmul for such a product"
             )
         _check_states(states, _tuple(new_states))
-        return Probe(kernels, results, projected, tf.zeros_like(output))
+        returned = [tf.convert_to_tensor(x) for x in (output, *_tuple(new_states))]
+        return Probe(kernels, results, projected, returned, tf.zeros_like(output))
 
 
 def _tuple(states):

@@ -189,8 +189,9 @@ class _Loop(Step):
 
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
-            self.merged = {} if self.ahead else _merged(probe.results, tf.nest.flatten(probe.projected))
-            source = tf.nest.map_structure(unstack, self.project(inputs) if self.ahead else inputs)
+            self.merged = {} if self.ahead else _merged(probe)
+            given = self.project(inputs) if self.ahead else inputs
+            source = tf.nest.map_structure(unstack, given)
             mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
             def body(index, output, states, stacks):
@@ -215,10 +216,7 @@ class _Loop(Step):
             _, output, final, stacks = loop(time, body, (probe.output, states, stacks))
         stacks = [s.stack() for s in stacks]
         outputs = swap(stacks.pop(0)) if self.return_sequences else output
-        if keep and self.ahead:
-            with self.reading(values):
-                stacks += tf.nest.flatten(self.project(inputs))
-        return (outputs, *final), stacks
+        return (outputs, *final), stacks + (tf.nest.flatten(given) if keep and self.ahead else [])
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -369,15 +367,23 @@ class _Loop(Step):
         return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
 
 
-def _merged(results, projected):
+def _merged(probe):
     """Which result is added to which part of the projection, where neither has another use; known in graphs only."""
     if tf.executing_eagerly():
         return {}
-    parts, found = {p.ref(): i for i, p in enumerate(projected) if len(p.consumers()) == 1}, {}
-    for j, result in enumerate(results):
-        users = result.consumers()
-        if len(users) == 1 and users[0].type == "AddV2":
-            (other,) = [x for x in users[0].inputs if x.ref() != result.ref()] or [result]
+    projected = tf.nest.flatten(probe.projected)
+    # a step may also use a tensor by returning it, and a projection may hold the same one twice
+    elsewhere = [x.ref() for x in [*probe.returned, *projected]]
+
+    def only_user(x, others):
+        users = x.consumers()
+        return users[0] if len(users) == 1 and elsewhere.count(x.ref()) == others else None
+
+    parts, found = {p.ref(): i for i, p in enumerate(projected) if only_user(p, others=1)}, {}
+    for j, result in enumerate(probe.results):
+        user = only_user(result, others=0)
+        if user is not None and user.type == "AddV2":
+            (other,) = [x for x in user.inputs if x.ref() != result.ref()] or [result]
             alike = other.shape.rank == result.shape.rank and other.shape[-1] == result.shape[-1]
             if other.ref() in parts and alike:
                 found[j] = parts[other.ref()]

@@ -147,10 +147,14 @@ class ImageCaptioner(keras.Model):
 
     # -- the model of (pictures, tokens) -------------------------------------------------------------------------------
 
+    def check_images(self, images):
+        """A ValueError unless the pictures are (b, height, width, channels) as the model was made for."""
+        if len(images.shape) != 4 or tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
+
     def features(self, images, training=False):
         """Features (b, n) of pictures (b, height, width, channels)."""
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
+        self.check_images(images)
         features = self.encoder(ops.cast(images, self.compute_dtype), training=training)
         return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
 
@@ -217,8 +221,7 @@ class ImageCaptioner(keras.Model):
             A list of b strings.
         """
         images = tf.convert_to_tensor(images)
-        if len(images.shape) != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
+        self.check_images(images)
         prompts = [""] * images.shape[0] if prompts is None else list(prompts)
         if len(prompts) != images.shape[0]:
             raise ValueError(f"prompts: expected {images.shape[0]}, one per picture, got {len(prompts)}")

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from conformance import CASES, ONE_OF_EACH, Data, assert_close, differentiated, named
 
+import keras_seq
 from keras_seq.engine import tensorflow as engine
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
@@ -151,7 +152,8 @@ def test_runs_on_the_engine_not_on_the_loop_of_keras(monkeypatch):
     for case in CASES:
         layer = case()
         given = conformance.data(case, layer)
-        conformance.call(layer, *given[:4], training=True)
+        results = conformance.call(layer, *given[:4], training=True)
+        assert all(np.isfinite(r).all() for r in results)
 
 
 def test_only_what_is_asked_for_gets_a_gradient():
@@ -181,3 +183,46 @@ def test_frozen_layer_still_passes_gradients_on():
     _, gradients = differentiated(layer)(*given)
     assert len(gradients) == 1 + len(given.states)
     assert_close([gradients[0]], [free], 1e-12)
+
+
+class Returner(keras_seq.GatedCell):
+    """Adds a product to its projection, and also returns one of the two, or projects to the same tensor twice."""
+
+    def __init__(self, units, what, **arguments):
+        super().__init__(units, **arguments)
+        self.what = what
+
+    def project(self, inputs):
+        projected = super().project(inputs)
+        return (projected, projected) if self.what == "twice" else projected
+
+    def step(self, projected, states, constants=()):
+        part = projected[0] if self.what == "twice" else projected
+        result = keras_seq.dot(states[0], self.recurrent_kernel)
+        h = self.activation(part + result)
+        return {"projection": part, "product": result, "twice": h}[self.what], (h,)
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("what", ["projection", "product", "twice"])
+def test_equal_where_a_step_returns_what_it_adds(what, go_backwards):
+    case = conformance.Case("SimpleRNN")
+    layer = keras_seq.RNN(Returner(conformance.U, what, dtype="float64"), dtype="float64", **SEQUENCES)
+    layer.go_backwards = go_backwards
+    layer.build((None, None, conformance.D))
+    conformance.randomised(layer)
+    given = conformance.data(case, layer, mask=False)
+    eager = differentiated(layer)(*given)
+    assert_close(tf.function(differentiated(layer))(*given), eager, 1e-12)
+    layer.unroll = True
+    assert_close(eager, differentiated(layer)(*given), 1e-10)
+
+
+@pytest.mark.parametrize(("name", "merges"), [("SimpleRNN", 1), ("LSTM", 1), ("PeepholeLSTM", 1), ("GRU", 0)])
+def test_the_sum_alone_is_kept_where_it_can_be(name, merges, monkeypatch):
+    found, merged = [], engine._merged
+    monkeypatch.setattr(engine, "_merged", lambda probe: found.append(merged(probe)) or found[-1])
+    layer = conformance.Case(name)()
+    given = conformance.data(conformance.Case(name), layer)
+    tf.function(differentiated(layer))(*given)
+    assert [len(f) for f in found] == [merges]
