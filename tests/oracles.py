@@ -1,5 +1,7 @@
 """The equations of the built-in cells, in NumPy: one row and one step at a time."""
 
+import typing
+
 import keras
 import numpy as np
 
@@ -11,107 +13,242 @@ def sigmoid(x):
 FUNCTIONS = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
+    "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "softsign": lambda x: x / (1 + np.abs(x)),
     "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
 }
+SETTLED = {  # what the name of a cell says of it
+    "PeepholeLSTMCell": {"peepholes": True},
+    "CoupledLSTMCell": {"coupled": True},
+    "NoForgetLSTMCell": {"forget_gate": False},
+    "ARCell": {"exogenous": False},
+}
+
+
+def function(activation):
+    return FUNCTIONS[keras.activations.serialize(activation)]
+
+
+def normal(x):
+    """Layer normalisation of a whole vector (Ba et al. 2016), with the epsilon that the docstring states."""
+    return (x - np.mean(x)) / np.sqrt(np.var(x) + 1e-5)
 
 
 class Oracle:
-    """The equations of one built-in cell. Each gate's product is taken apart from all others, by `part`."""
+    """The equations of one built-in cell. Each gate's product is taken apart from all others.
+
+    `step(x, states, v, target)` gives the output, the new states, and what the cell says of its inside, by name.
+    """
 
     def __init__(self, cell):
-        cell, self.context = (
-            (cell.cell, cell.context_kernel.numpy()) if hasattr(cell, "context_kernel") else (cell, None)
-        )
-        weights = {w.name: w.numpy() for w in cell.weights}
-        self.u = cell.units
-        self.kernel, self.recurrent = weights["kernel"], weights["recurrent_kernel"]
-        self.bias = weights.get("bias", np.zeros(self.kernel.shape[1], self.kernel.dtype))
-        self.peepholes = weights.get("peephole_kernel", np.zeros((3, self.u), self.kernel.dtype))
-        self.f = FUNCTIONS[keras.activations.serialize(cell.activation)]
-        self.sigma = FUNCTIONS[keras.activations.serialize(getattr(cell, "recurrent_activation", keras.ops.sigmoid))]
-        self.step = getattr(self, type(cell).__name__)
-        self.reset_after = getattr(cell, "reset_after", False)
+        self.context = None
+        if hasattr(cell, "context_kernel"):
+            cell, self.context = cell.cell, cell.context_kernel.numpy()
+        self.cell, self.u, self.name = cell, cell.units, type(cell).__name__
+        self.w = {w.name: w.numpy() for w in cell.weights}
+        self.f = function(cell.activation)
+        self.zoneout = cell.zoneout if isinstance(cell.zoneout, list) else [cell.zoneout] * 9
+        self.find = {
+            "SimpleRNNCell": self.simple,
+            "ElmanCell": self.simple,
+            "JordanCell": self.jordan,
+            "ResidualRNNCell": self.residual,
+            "NARXCell": self.narx,
+            "ARCell": self.narx,
+            "GRUCell": self.gru,
+        }.get(self.name, self.lstm)
 
-    def part(self, gate, x, h, v, bias=None):
+    def step(self, x, states, v=None, target=None):
+        self.target = target
+        return self.find(x, states, v)
+
+    def argument(self, name):
+        return SETTLED.get(self.name, {}).get(name, getattr(self.cell, name))
+
+    def columns(self, gate):
+        return slice(gate * self.u, (gate + 1) * self.u)
+
+    def bias(self, columns):
+        bias = self.w["bias"] if self.cell.use_bias else np.zeros(99)
+        return (bias if bias.ndim == 1 else bias[0])[columns]
+
+    def part(self, gate, x, h, v):
         """W x + U h + b (+ W_v v) of the gate with this number."""
-        columns = slice(gate * self.u, (gate + 1) * self.u)
-        bias = (self.bias if self.bias.ndim == 1 else self.bias[0]) if bias is None else bias
-        total = x @ self.kernel[:, columns] + bias[columns] + h @ self.recurrent[:, columns]
-        return total if v is None else total + v @ self.context[:, columns]
+        here = self.columns(gate)
+        total = x @ self.w["kernel"][:, here] + self.bias(here) + h @ self.w["recurrent_kernel"][:, here]
+        return total if v is None else total + v @ self.context[:, here]
 
-    def SimpleRNNCell(self, x, states, v):  # noqa: N802
+    def zoned(self, number, old, new):
+        """The expectation of a state of which a share is left as it was."""
+        z = self.zoneout[number]
+        return z * old + (1 - z) * new
+
+    def readout(self, h):
+        b = self.w["output_bias"] if self.cell.use_bias else 0
+        return function(self.cell.output_activation)(h @ self.w["output_kernel"] + b)
+
+    # -- the simple ones ---------------------------------------------------------------------------------------------
+
+    def simple(self, x, states, v):
         (h,) = states
-        h = self.f(self.part(0, x, h, v))
-        return h, [h]
+        h = self.zoned(0, h, self.f(self.part(0, x, h, v)))
+        return h if self.cell.outputs is None else self.readout(h), [h], {"hidden": h}
 
-    def LSTMCell(self, x, states, v):  # noqa: N802
-        h, c = states
-        i, f = (self.sigma(self.part(k, x, h, v)) for k in (0, 1))
-        candidate = self.f(self.part(2, x, h, v))
-        o = self.sigma(self.part(3, x, h, v))
-        c = f * c + i * candidate
-        h = o * self.f(c)
-        return h, [h, c]
+    def jordan(self, x, states, v):
+        (m,) = states
+        mu = self.cell.decay
+        h = self.f(self.part(0, x, m, v))
+        y = self.readout(h)
+        new = mu * m + (1 - mu) * (y if self.target is None else self.target)
+        return y, [self.zoned(0, m, new)], {"memory": m, "hidden": h, "output": y}
 
-    def PeepholeLSTMCell(self, x, states, v):  # noqa: N802
-        h, c = states
-        p_i, p_f, p_o = self.peepholes
-        i = self.sigma(self.part(0, x, h, v) + p_i * c)
-        f = self.sigma(self.part(1, x, h, v) + p_f * c)
-        new = f * c + i * self.f(self.part(2, x, h, v))
-        o = self.sigma(self.part(3, x, h, v) + p_o * new)
-        h = o * self.f(new)
-        return h, [h, new]
-
-    def CoupledLSTMCell(self, x, states, v):  # noqa: N802
-        h, c = states
-        p_f, p_o = self.peepholes[:2]
-        f = self.sigma(self.part(0, x, h, v) + p_f * c)
-        new = f * c + (1 - f) * self.f(self.part(1, x, h, v))
-        o = self.sigma(self.part(2, x, h, v) + p_o * new)
-        h = o * self.f(new)
-        return h, [h, new]
-
-    def NoForgetLSTMCell(self, x, states, v):  # noqa: N802
-        h, c = states
-        i = self.sigma(self.part(0, x, h, v))
-        c = c + i * self.f(self.part(1, x, h, v))
-        h = self.sigma(self.part(2, x, h, v)) * self.f(c)
-        return h, [h, c]
-
-    def GRUCell(self, x, states, v):  # noqa: N802
+    def residual(self, x, states, v):
         (h,) = states
-        inner = self.bias[1] if self.reset_after and self.bias.ndim == 2 else np.zeros_like(self.kernel[0])
-        columns = [slice(k * self.u, (k + 1) * self.u) for k in range(3)]
-        z, r = (self.sigma(self.part(k, x, h, v) + inner[columns[k]]) for k in (0, 1))
-        if self.reset_after:
-            candidate = self.part(2, x, 0 * h, v) + r * (h @ self.recurrent[:, columns[2]] + inner[columns[2]])
+        candidate = x @ self.w["kernel"] + self.bias(slice(None))[: self.u]
+        if self.cell.recurrent:
+            candidate = candidate + h @ self.w["recurrent_kernel"]
+        candidate = self.f(candidate)
+        return h + candidate, [h + candidate], {"candidate": candidate, "hidden": h + candidate}
+
+    def narx(self, x, states, v):
+        d, k = len(x), self.cell.outputs
+        ys = [states[0][i : i + k] for i in range(0, len(states[0]), k)]  # y_{t-1}, y_{t-2}, ...
+        xs = [states[1][i : i + d] for i in range(0, len(states[1]), d)] if len(states) > 1 else []
+        past_x = [([x, *xs])[delay] for delay in self.cell.input_delays] if self.argument("exogenous") else []
+        past_y = [ys[delay - 1] for delay in self.cell.output_delays]
+        if self.cell.network is None:
+            width = self.u or k
+            z = self.bias(slice(None))[:width]
+            for i, tap in enumerate(past_x):
+                z = z + tap @ self.w["kernel"][i * d : (i + 1) * d]
+            for i, tap in enumerate(past_y):
+                z = z + tap @ self.w["recurrent_kernel"][i * k : (i + 1) * k]
+            hidden = {} if self.u is None else {"hidden": self.f(z)}
+            y = self.readout(self.f(z)) if hidden else function(self.cell.output_activation)(z)
         else:
-            candidate = self.part(2, x, r * h, v)
-        h = z * h + (1 - z) * self.f(candidate)
-        return h, [h]
+            y, hidden = np.concatenate([*past_x, *past_y]), {}
+            for dense in self.cell.network.layers:
+                kernel, bias = dense.get_weights()
+                y = function(dense.activation)(y @ kernel + bias)
+        fed = y if self.target is None else self.target
+        new = [np.concatenate([fed, *ys[:-1]]), np.concatenate([x, *xs[:-1]])]
+        return y, new[: len(states)], {**hidden, "output": y}
+
+    # -- the gated ones ----------------------------------------------------------------------------------------------
+
+    def gru(self, x, states, v):
+        (h,) = states
+        sigma, recurrent = function(self.cell.recurrent_activation), self.w["recurrent_kernel"]
+        inner = self.w["bias"][1] if self.cell.reset_after and self.cell.use_bias else np.zeros(3 * self.u)
+        z, r = (sigma(self.part(k, x, h, v) + inner[self.columns(k)]) for k in (0, 1))
+        if self.cell.reset_after:
+            last = self.columns(2)
+            candidate = self.f(self.part(2, x, 0 * h, v) + r * (h @ recurrent[:, last] + inner[last]))
+        else:
+            candidate = self.f(self.part(2, x, r * h, v))
+        h = self.zoned(0, h, z * h + (1 - z) * candidate)
+        return h, [h], {"update_gate": z, "reset_gate": r, "candidate": candidate, "hidden": h}
+
+    def lstm(self, x, states, v):
+        """Every switch changes one line."""
+        h_old, c_old, *old_gates = states
+        coupled, peepholes = self.argument("coupled"), self.argument("peepholes")
+        present = {
+            "input": self.argument("input_gate") and not coupled,
+            "forget": self.argument("forget_gate"),
+            "candidate": True,
+            "output": self.argument("output_gate"),
+        }
+        names = [name for name in present if present[name]]
+        gates = [name for name in names if name != "candidate"]
+        sigma = function(self.cell.recurrent_activation)
+
+        def total(name):
+            here = self.columns(names.index(name))
+            if self.argument("normalize"):
+                from_x, from_h = normal(x @ self.w["kernel"]), normal(h_old @ self.w["recurrent_kernel"])
+                found = from_x[here] * self.w["input_gain"][here] + from_h[here] * self.w["recurrent_gain"][here]
+                found = found + self.bias(here)
+            else:
+                found = self.part(names.index(name), x, h_old, v)
+            if self.argument("full_gate_recurrence") and name in gates:
+                to = self.columns(gates.index(name))
+                for number, old in enumerate(old_gates):
+                    found = found + old @ self.w["gate_kernel"][self.columns(number), to]
+            return found
+
+        def gate(name, cell):
+            seen = self.w["peephole_kernel"][gates.index(name)] * cell if peepholes else 0
+            return sigma(total(name) + seen)
+
+        f = gate("forget", c_old) if present["forget"] else np.ones_like(c_old)
+        i = gate("input", c_old) if present["input"] else 1 - f if coupled else np.ones_like(c_old)
+        g = function(self.cell.candidate_activation or self.cell.activation)(total("candidate"))
+        c = f * c_old + i * g
+        if self.cell.cell_clip is not None:
+            c = np.minimum(np.maximum(c, -self.cell.cell_clip), self.cell.cell_clip)
+        o = gate("output", c) if present["output"] else np.ones_like(c)
+        seen = normal(c) * self.w["cell_gain"] + self.w["cell_bias"] if self.argument("normalize") else c
+        h = o * function(self.cell.cell_activation or self.cell.activation)(seen)
+        if self.cell.projection:
+            h = h @ self.w["projection_kernel"]
+        h, c = self.zoned(0, h_old, h), self.zoned(1, c_old, c)
+        values = {"input": i, "forget": f, "output": o}
+        if self.argument("full_gate_recurrence"):
+            for number, name in enumerate(gates):
+                values[name] = self.zoned(2 + number, old_gates[number], values[name])
+        new = [h, c, *[values[name] for name in gates]][: len(states)]
+        shown = [*gates, "input"] if coupled else gates
+        return h, new, {**{f"{name}_gate": values[name] for name in shown}, "candidate": g, "cell": c, "hidden": h}
 
 
-def oracle(layer, given, go_backwards=False, zero_output_for_mask=False):
-    """`(outputs (b, t, u), last output, final states)` of a layer with a built-in cell, one row and one step at a time."""
-    step = Oracle(layer.cell).step
+class Found(typing.NamedTuple):
+    """Outputs (b, t, k), the last one, final states, internals by name (b, t, width), and the states that each step read.
+
+    At a masked step that last one holds the states as they were.
+    """
+
+    outputs: np.ndarray
+    last: np.ndarray
+    states: list
+    internals: dict
+    contexts: list
+
+
+def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, contexts=None):
+    """What a layer with a built-in cell must give.
+
+    With `contexts`, those of another run, each step reads these in place of the states: a net with one step of history.
+    """
+    cell = Oracle(layer.cell)
     x = given.x.numpy()
     mask = np.ones(x.shape[:2], bool) if given.mask is None else given.mask.numpy()
     b, t, _ = x.shape
-    outputs = np.zeros((b, t, layer.cell.output_size), x.dtype)
-    last = np.zeros_like(outputs[:, 0])
+    n = len(layer.cell.constants)
+    constants, targets = given.constants[:n], given.constants[n:]
+    if getattr(layer, "cell_class", None).__name__ == "ARCell" and not (targets or layer.closed):
+        targets = [given.x]  # the series itself
     states = [s.numpy().copy() for s in given.states]
+    read = [np.zeros((b, t, *s.shape[1:]), s.dtype) for s in states]
+    outputs, internals = np.zeros((b, t, layer.cell.output_size), x.dtype), {}
     for row in range(b):
-        v = given.constants[0].numpy()[row] if given.constants else None
+        v = constants[0].numpy()[row] if constants else None
+        last = np.zeros_like(outputs[0, 0])
+        shown = {}
         order = range(t - 1, -1, -1) if go_backwards else range(t)
         for place, now in enumerate(order):
+            for r, s in zip(read, states, strict=True):
+                r[row, place] = s[row]
             if mask[row, now]:
-                last[row], new = step(x[row, now], [s[row] for s in states], v)
-                for s, n in zip(states, new, strict=True):
-                    s[row] = n
+                before = read if contexts is None else contexts
+                target = targets[0].numpy()[row, now] if targets else None
+                last, new, shown = cell.step(x[row, now], [s[row, place] for s in before], v, target)
+                for s, value in zip(states, new, strict=True):
+                    s[row] = value
             elif zero_output_for_mask:
-                last[row] = 0
-            outputs[row, place] = last[row]
-    return outputs, last, states
+                last, shown = 0 * last, {name: 0 * value for name, value in shown.items()}
+            outputs[row, place] = last
+            for name, value in shown.items():
+                internals.setdefault(name, np.zeros((b, t, len(value)), x.dtype))[row, place] = value
+    return Found(outputs, outputs[:, -1], states, internals, read)

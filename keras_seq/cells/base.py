@@ -1,16 +1,20 @@
-"""What every cell shares: its arguments, weights, initial states, dropout and configuration."""
+"""What every cell shares: its protocol, weights, initial states, dropout and configuration."""
 
 import inspect
-import math
 import numbers
+import types
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers
+from keras import activations, constraints, initializers, ops, regularizers, tree
+
+# Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
+from keras.src.backend.common.variables import AutocastScope
 
 # The public keras.layers.RNN keeps one dropout mask for all steps only for cells of this class, which Keras exports nowhere.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
-from keras_seq.engine import dropping
+from keras_seq.cells.arguments import arguments, boolean, rate, refuse_unknown
+from keras_seq.engine import dropping, events, exchange, multiplying_in
 
 _KINDS = {
     "activation": activations,
@@ -27,27 +31,34 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
         project(x_t) -> p_t                          what the inputs alone decide; by default p_t = x_t
         prepare(constants) -> constants              what the constants alone decide, once; by default as they are
-        step(p_t, states, constants) -> y_t, states  everything else; `keras_seq.dot` marks the products with states
+        step(p_t, states, constants) -> z_t, states  everything else; `keras_seq.dot` marks the products with states
+        readout(z_t) -> y_t                          what no next step needs, for all steps at once; by default y_t = z_t
 
     and has `state_size`, a list of the widths of its states, `states`, their names, `output_size`, and, if it reads
-    constants, `constants`, their names. It is a Keras RNN cell: `call(inputs, states)` is `step(project(inputs), states)`,
-    so that it works in `keras.layers.RNN`. In `keras_seq.RNN` it is trained by the engine: exact gradients, one product per
-    kernel and sequence.
+    constants, `constants`, their names. It is a Keras RNN cell, so that it works in `keras.layers.RNN`. In `keras_seq.RNN`
+    it is trained by the engine: exact gradients, one product per kernel and sequence.
 
-    `project` takes any number of leading axes. `step` returns as many states as it got, of the same shapes and types.
-    A cell with kernels for its gates has less to write as a `keras_seq.GatedCell`.
+    `project` and `readout` take any number of leading axes. `step` returns as many states as it got, of the same shapes.
+    `keras_seq.expose` in it names values that a layer may return. A cell with kernels for its gates has less to write as
+    a `keras_seq.GatedCell`, one whose output is fed back as a `keras_seq.FeedbackCell`.
+
+    Under a mixed policy `project`, `prepare`, `readout` and each `dot` are computed in the short type; all else in a
+    step, and every state, is float32: what a memory adds up over many steps would stall in sixteen bits.
 
     Args:
         dropout: share in [0, 1) of the inputs to drop in training; the same ones at all steps.
         recurrent_dropout: share in [0, 1) of the state to drop where a `dot` reads it, the same at all steps and for all
             gates (Gal and Ghahramani 2016, with tied masks; Keras draws one mask per gate, and pays four products).
-        seed: integer for the dropout masks.
+        zoneout: share in [0, 1) of the new states to leave as they were, drawn anew at each step in training; at other
+            times the mean of the two (Krueger et al. 2017). One rate for all states, or a list of one for each.
+        seed: integer for the random numbers of these three.
         learn_initial_state: learn the initial states, as weights `initial_h`, ... of shape (width,), which start at zero.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
     Raises:
         TypeError: an argument that is unknown or of the wrong type.
-        ValueError: a dropout outside [0, 1) or NaN.
+        ValueError: a rate outside [0, 1) or NaN; as many rates of zoneout as there are not states; a learned initial
+            state of a memory that lets no gradient through its states.
 
     Example:
 
@@ -70,12 +81,34 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     states = ("h",)
     constants = ()
+    blocked = False
+    """Whether a step lets no gradient through the states it reads; its constants then are (b, ...)."""
+    takes_targets = False
+    """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
+    settings = types.MappingProxyType({})
+    """Arguments of the constructor that this class settles, from the keywords of the class statement."""
 
-    def __init__(self, dropout=0.0, recurrent_dropout=0.0, seed=None, learn_initial_state=False, **kwargs):
-        _refuse_unknown(type(self), kwargs)
-        super().__init__(**kwargs)
+    def __init_subclass__(cls, **settings):
+        super().__init_subclass__()
+        if not settings:
+            return
+        cls.settings = {**cls.settings, **settings}
+
+        def settled(self, *args, **kwargs):
+            super(cls, self).__init__(*args, **settings, **kwargs)
+
+        parameters = [p for p in arguments(cls).values() if p.name not in settings]
+        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+        cls.__init__ = settled
+        cls.__signature__ = inspect.Signature([*parameters, rest])
+
+    def __init__(self, dropout=0.0, recurrent_dropout=0.0, zoneout=0.0, seed=None, learn_initial_state=False, **kwargs):
+        refuse_unknown(type(self), kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         self.dropout = rate("dropout", dropout)
         self.recurrent_dropout = rate("recurrent_dropout", recurrent_dropout)
+        several = isinstance(zoneout, (list, tuple))
+        self.zoneout = [rate("zoneout", z) for z in zoneout] if several else rate("zoneout", zoneout)
         if isinstance(seed, bool) or not (seed is None or isinstance(seed, numbers.Integral)):
             raise TypeError(f"seed: expected an integer or None, got {seed!r}")
         self.seed = seed
@@ -83,12 +116,17 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         self.learn_initial_state = boolean("learn_initial_state", learn_initial_state)
 
     def build(self, input_shape):
+        if self.blocked and self.learn_initial_state:
+            raise ValueError("learn_initial_state: expected False where blocked=True, as no gradient reaches it")
+        self.zoneout_rates()
         self.initial_states = []
         if self.learn_initial_state:
             self.initial_states = [
                 self.add_weight(name=f"initial_{name}", shape=(size,), initializer="zeros")
                 for name, size in zip(self.states, self.state_size, strict=True)
             ]
+
+    # -- what a cell is ----------------------------------------------------------------------------------------------
 
     def project(self, inputs):
         """What the inputs alone decide: (..., d) to a tensor, or a nest of tensors, with the same leading axes."""
@@ -102,6 +140,83 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         """`(projected, states, prepared constants) -> (output, new states)`."""
         raise TypeError(f"{type(self).__name__}: expected a method step(projected, states, constants), found none")
 
+    def readout(self, outputs):
+        """What is made of the outputs of `step`, (..., w), and not needed by a next step."""
+        return outputs
+
+    def history(self, forced):
+        """How the states before every step follow without a loop; None if they do not.
+
+        Else a function `(projected, states, targets) -> states before each step`, of (t, b, ...) tensors and the initial
+        states; `targets` are the true outputs if `forced`, else None. All steps are then taken at once.
+        """
+
+    # -- how it is run -----------------------------------------------------------------------------------------------
+
+    def projected(self, inputs):
+        """`project`, in the short type under a mixed policy, its results in that of the states."""
+        with AutocastScope(self.compute_dtype):
+            return self._long(self.project(inputs))
+
+    def prepared(self, constants):
+        """`prepare`, likewise."""
+        self.check_constants(constants)
+        with AutocastScope(self.compute_dtype):
+            return self._long(self.prepare(self._short(tuple(constants))))
+
+    def advanced(self, projected, states, constants=(), targets=None, dropped=None, kept=None):
+        """A step under recurrent dropout with the mask `dropped`, and zoneout with the masks `kept`, None at inference."""
+        states = tuple(ops.stop_gradient(s) for s in states) if self.blocked else tuple(states)
+        forced = {} if targets is None else {"targets": targets}
+        short = self.compute_dtype if self.compute_dtype != self.variable_dtype else None
+        dropped = None if dropped is None else ops.stop_gradient(dropped)
+        with AutocastScope(self.variable_dtype), multiplying_in(short), dropping(dropped):
+            output, new = self.step(projected, states, constants, **forced)
+        new = tuple(new) if isinstance(new, (list, tuple)) else (new,)
+        rates = self.zoneout_rates()
+        if not any(rates):
+            return output, new
+        kept = rates if kept is None else [ops.cast(k, s.dtype) for k, s in zip(kept, states, strict=True)]
+        mixed = tuple(n + k * (s - n) for k, n, s in zip(kept, new, states, strict=True))
+        for n, m in zip(new, mixed, strict=True):
+            output = m if output is n else output
+            exchange(n, m)
+        return output, mixed
+
+    def read_out(self, outputs):
+        """`readout`, in the short type under a mixed policy; the very same tensor where there is none."""
+        with AutocastScope(self.compute_dtype):
+            short = self._short(outputs)
+            read = self.readout(short)
+        return outputs if read is short else read
+
+    def call(self, inputs, states, constants=(), training=False):
+        given = states if isinstance(states, (list, tuple)) else (states,)
+        inputs, states = self._short(inputs), self._long(tuple(given))
+        if training and self.dropout:
+            inputs = inputs * self.get_dropout_mask(inputs)
+        dropped = self.get_recurrent_dropout_mask(states[0]) if training and self.recurrent_dropout else None
+        kept = self.zoneout_masks(ops.shape(inputs)[:1]) if training else None
+        constants = self.prepared(constants)
+        output, states = self.advanced(self.projected(inputs), states, constants, None, dropped, kept)
+        return self.read_out(output), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
+
+    def zoneout_rates(self):
+        """The rate of each state."""
+        if not isinstance(self.zoneout, list):
+            return [self.zoneout] * len(self.states)
+        if len(self.zoneout) != len(self.states):
+            raise ValueError(f"zoneout: expected a rate for each of the states {self.states}, got {self.zoneout}")
+        return self.zoneout
+
+    def zoneout_masks(self, leading):
+        """What to leave as it was, for each state, with these leading axes; None without zoneout."""
+        rates = self.zoneout_rates()
+        if not any(rates):
+            return None
+        sizes = zip(rates, self.state_size, strict=True)
+        return tuple(events((*leading, size), r, self.seed_generator) for r, size in sizes)
+
     def check_constants(self, constants):
         """A ValueError unless there are as many constants as the cell reads."""
         if len(constants) != len(self.constants):
@@ -109,23 +224,20 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
                 f"constants: expected {len(self.constants)} for {type(self).__name__} {self.constants}, got {len(constants)}"
             )
 
-    def call(self, inputs, states, constants=(), training=False):
-        self.check_constants(constants)
-        if not isinstance(states, (list, tuple)):
-            states = (states,)
-        if training and self.dropout:
-            inputs = inputs * self.get_dropout_mask(inputs)
-        mask = self.get_recurrent_dropout_mask(states[0]) if training and self.recurrent_dropout else None
-        with dropping(mask):
-            output, states = self.step(self.project(inputs), tuple(states), self.prepare(tuple(constants)))
-        return output, list(states)
-
     def get_initial_state(self, batch_size=None):
         """A list of states (batch_size, width): zeros, or the learned ones."""
         if self.learn_initial_state:
-            values = [ops.cast(v, self.compute_dtype) for v in self.initial_states]
+            values = [ops.cast(v, self.variable_dtype) for v in self.initial_states]
             return [ops.broadcast_to(v, (batch_size, v.shape[-1])) for v in values]
-        return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size]
+        return [ops.zeros((batch_size, size), dtype=self.variable_dtype) for size in self.state_size]
+
+    def _short(self, tensors):
+        return _cast(tensors, self.compute_dtype)
+
+    def _long(self, tensors):
+        return _cast(tensors, self.variable_dtype)
+
+    # -- configuration -----------------------------------------------------------------------------------------------
 
     def get_config(self):
         config = super().get_config()
@@ -146,189 +258,11 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         return cls(**config)
 
 
-class GatedCell(Cell):
-    """A cell whose gates each have columns in one input kernel, one recurrent kernel and one bias.
+def _cast(tensors, dtype):
+    """The tensors of a nest, those of floating type in this one."""
 
-    A subclass names its `gates`, in the order of the columns, and its `states`, and defines `step`. From them this class
-    makes the weights, and the projection `project(x_t) = x_t kernel + bias`:
+    def cast(x):
+        x = ops.convert_to_tensor(x)
+        return ops.cast(x, dtype) if keras.backend.is_float_dtype(x.dtype) else x
 
-        kernel            (d, gates * units)
-        recurrent_kernel  (units, gates * units)
-        bias              (gates * units,)
-
-    Args:
-        units: positive integer, the width of the output and of each state.
-        activation: activation of the candidate and the output.
-        use_bias: whether there is a bias.
-        kernel_initializer, recurrent_initializer, bias_initializer: initializers of the weights.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer: their regularizers.
-        kernel_constraint, recurrent_constraint, bias_constraint: their constraints.
-        **kwargs: as in `keras_seq.Cell`: `dropout`, `recurrent_dropout`, `seed`, `learn_initial_state`, `name`, `dtype`.
-
-    Raises:
-        TypeError: an argument that is unknown or of the wrong type.
-        ValueError: units below 1, a dropout outside [0, 1) or NaN, an unknown activation.
-
-    Example:
-
-    ```python
-    import keras_seq
-    from keras import ops
-
-    class LeakyCell(keras_seq.GatedCell):
-        # h_t = h_{t-1} / 2 + tanh(x_t W + b + h_{t-1} U) / 2
-
-        def step(self, projected, states, constants=()):
-            (h,) = states
-            h = h / 2 + self.activation(projected + keras_seq.dot(h, self.recurrent_kernel)) / 2
-            return h, (h,)
-
-    y = keras_seq.RNN(LeakyCell(8), return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 8)
-    ```
-    """
-
-    gates = ("candidate",)
-
-    def __init__(
-        self,
-        units,
-        activation="tanh",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.units = positive_integer("units", units)
-        self.activation = named(activations, "activation", activation)
-        self.use_bias = boolean("use_bias", use_bias)
-        self.kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
-        self.recurrent_initializer = named(initializers, "recurrent_initializer", recurrent_initializer)
-        self.bias_initializer = named(initializers, "bias_initializer", bias_initializer)
-        self.kernel_regularizer = named(regularizers, "kernel_regularizer", kernel_regularizer)
-        self.recurrent_regularizer = named(regularizers, "recurrent_regularizer", recurrent_regularizer)
-        self.bias_regularizer = named(regularizers, "bias_regularizer", bias_regularizer)
-        self.kernel_constraint = named(constraints, "kernel_constraint", kernel_constraint)
-        self.recurrent_constraint = named(constraints, "recurrent_constraint", recurrent_constraint)
-        self.bias_constraint = named(constraints, "bias_constraint", bias_constraint)
-
-    @property
-    def state_size(self):
-        return [self.units] * len(self.states)
-
-    @property
-    def output_size(self):
-        return self.units
-
-    @property
-    def projected_size(self):
-        """Width of what `project` makes of an input."""
-        return len(self.gates) * self.units
-
-    @property
-    def bias_shape(self):
-        return (self.projected_size,)
-
-    def initial_bias(self, shape, dtype=None):
-        return self.bias_initializer(shape, dtype=dtype)
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(input_shape[-1], self.projected_size),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        self.recurrent_kernel = self.add_weight(
-            name="recurrent_kernel",
-            shape=(self.units, self.projected_size),
-            initializer=self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=self.bias_shape,
-                initializer=self.initial_bias,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
-        super().build(input_shape)
-
-    def project(self, inputs):
-        projected = ops.matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
-
-    def split(self, tensor):
-        """The columns of each gate."""
-        return ops.split(tensor, len(self.gates), axis=-1)
-
-
-def arguments(cls):
-    """The constructor's own arguments, outermost class first, as `inspect.Parameter`s by name.
-
-    Read off the signatures along the class hierarchy, as far as each hands its `**kwargs` on.
-    """
-    found = {}
-    for base in cls.__mro__:
-        if base is keras.layers.Layer or base is keras.layers.RNN:
-            break
-        if "__init__" in vars(base):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
-            for p in parameters:
-                if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                    found.setdefault(p.name, p)
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-    return found
-
-
-LAYER_ARGUMENTS = frozenset({"name", "dtype", "trainable", "activity_regularizer", "autocast"})
-
-
-def _refuse_unknown(cls, kwargs):
-    unknown = sorted(set(kwargs) - LAYER_ARGUMENTS)
-    if unknown:
-        raise TypeError(f"{cls.__name__}: unknown argument {unknown[0]!r}; expected some of {sorted(arguments(cls))}")
-
-
-def positive_integer(name, value):
-    """`value` as an int; a TypeError or ValueError that names the argument if it is none."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a positive integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
-    return int(value)
-
-
-def boolean(name, value):
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return value
-
-
-def rate(name, value):
-    """`value` as a float in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number in [0, 1), got {value!r}")
-    if math.isnan(value) or not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
-    return float(value)
-
-
-def named(registry, name, value):
-    """An activation, initializer, regularizer or constraint from its name, config or self."""
-    try:
-        return registry.get(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: expected a name or an object of {registry.__name__}, got {value!r}") from error
+    return tree.map_structure(cast, tensors)

@@ -3,7 +3,9 @@
 import keras
 from keras import initializers, ops
 
-from keras_seq.cells.base import Cell, GatedCell, named
+from keras_seq.cells.arguments import named
+from keras_seq.cells.base import Cell
+from keras_seq.cells.gated import GatedCell
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -40,11 +42,14 @@ class ConditionedCell(Cell):
     def __init__(self, cell, context_initializer="glorot_uniform", **kwargs):
         if not isinstance(cell, GatedCell):
             raise TypeError(f"cell: expected a keras_seq.GatedCell, got {cell!r}")
-        kwargs.update(dropout=cell.dropout, recurrent_dropout=cell.recurrent_dropout, seed=cell.seed)
+        kwargs.update(
+            dropout=cell.dropout, recurrent_dropout=cell.recurrent_dropout, zoneout=cell.zoneout, seed=cell.seed
+        )
         super().__init__(**kwargs)
         self.cell = cell
         self.context_initializer = named(initializers, "context_initializer", context_initializer)
         self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
+        self.blocked, self.takes_targets = cell.blocked, cell.takes_targets
 
     def build(self, input_shape, constants_shape=None):
         shapes = list(constants_shape or [])
@@ -74,16 +79,19 @@ class ConditionedCell(Cell):
             )
         return (ops.matmul(context, self.context_kernel),)
 
-    def step(self, projected, states, constants=()):
+    def readout(self, outputs):
+        return self.cell.readout(outputs)
+
+    def step(self, projected, states, constants=(), **targets):
         (term,) = constants
         if None not in (projected.shape[0], term.shape[0]) and projected.shape[0] != term.shape[0]:
             raise ValueError(
                 f"constants: expected a batch of {projected.shape[0]} like the sequences', got {term.shape[0]}"
             )
-        return self.cell.step(projected + term, states)
+        return self.cell.step(projected + term, states, **targets)
 
     def get_config(self):
         config = super().get_config()
-        for name in ("dropout", "recurrent_dropout", "seed", "learn_initial_state"):  # the inner cell's
+        for name in ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_state"):  # the inner cell's
             del config[name]
         return config

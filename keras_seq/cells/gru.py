@@ -3,8 +3,9 @@
 import keras
 from keras import activations, ops
 
-from keras_seq.cells.base import GatedCell, boolean, named
-from keras_seq.engine import dot
+from keras_seq.cells.arguments import boolean, named
+from keras_seq.cells.gated import GatedCell
+from keras_seq.engine import dot, expose
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -17,7 +18,8 @@ class GRUCell(GatedCell):
         h_t = z * h_{t-1} + (1 - z) * g;   y_t = h_t
 
     Weights as in `keras.layers.GRU`: `kernel` (d, 3u), `recurrent_kernel` (u, 3u), columns in the order z, r, h; `bias`
-    (3u,), or with `reset_after` (2, 3u), its second row b' added to the products with the state.
+    (3u,), or with `reset_after` (2, 3u), its second row b' added to the products with the state. Internals:
+    `update_gate`, `reset_gate`, `candidate`, `hidden`.
 
     Args:
         units: positive integer, the width u.
@@ -70,4 +72,5 @@ class GRUCell(GatedCell):
             z, r = self.recurrent_activation(x_z + h_z), self.recurrent_activation(x_r + h_r)
             g = self.activation(x_h + dot(r * h, self.recurrent_kernel[:, 2 * self.units :]))
         h = z * h + (1 - z) * g
+        expose(update_gate=z, reset_gate=r, candidate=g, hidden=h)
         return h, (h,)

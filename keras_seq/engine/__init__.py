@@ -2,9 +2,21 @@
 
 import keras
 
-from keras_seq.engine.dot import dot, dropping
+from keras_seq.engine.marks import collecting, dot, dropping, exchange, expose, multiplying_in
+from keras_seq.engine.random import events
+from keras_seq.engine.recurrence import linear_recurrence
 
-__all__ = ["dot", "dropping", "scan"]
+__all__ = [
+    "collecting",
+    "dot",
+    "dropping",
+    "events",
+    "exchange",
+    "expose",
+    "linear_recurrence",
+    "multiplying_in",
+    "scan",
+]
 
 
 def _engine():

@@ -61,11 +61,18 @@ def leading(x, sizes, static, name):
 
 
 def product(x, kernel):
-    """x @ kernel, any leading axes."""
-    return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, 1)
+    """x @ kernel, any leading axes, in the type of the kernel; the result in that of x."""
+    y = tf.cast(x, kernel.dtype)
+    y = tf.matmul(y, kernel) if len(x.shape) == 2 else tf.tensordot(y, kernel, 1)
+    return tf.cast(y, x.dtype)
 
 
-def outer(x, delta):
-    """The sum over all leading axes of x^T delta."""
-    flat = [tf.reshape(v, (-1, v.shape[-1])) for v in (x, delta)]
+def outer(x, delta, dtype):
+    """The sum over all leading axes of x^T delta, in this type."""
+    flat = [tf.cast(tf.reshape(v, (-1, v.shape[-1])), dtype) for v in (x, delta)]
     return tf.matmul(*flat, transpose_a=True)
+
+
+def take(x, index):
+    """x[index[t, b], b] for x (t, b, ...) and index (t, b)."""
+    return swap(tf.gather(swap(x), tf.transpose(index), axis=1, batch_dims=1))

@@ -1,66 +1,92 @@
 """One step as the loop over time sees it: what it reads, and how it is taken under a mask."""
 
-import contextlib
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-# Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
-from keras.src.backend.common.variables import AutocastScope
-
-from keras_seq.engine.arrays import column, product
-from keras_seq.engine.dot import handling
+from keras_seq.engine.arrays import column, product, swap
+from keras_seq.engine.marks import handling
 
 
 class Probe(NamedTuple):
-    """What one step shows: kernels and results of its `dot`s in order, projected input, what it returns, output as zeros."""
+    """What one step shows: kernels and results of its `dot`s in order, projected input, what it returns, outputs as zeros."""
 
     kernels: list
     results: list
     projected: Any
     returned: list
-    output: tf.Tensor
+    outputs: tuple
 
 
+@dataclasses.dataclass
 class Step:
-    """The step of one call of `scan`, as a function of `args`: inputs, initial states, constants and weights, flat.
+    """The step of one call of `scan`, as a function of `args`: what may need a gradient, flat.
 
-    Expects of the class that inherits it: `project`, `step`, `state_count`, `constants` and which of them are `floating`,
-    `weights` and `weight_dtype`, `mask`, `zero_output_for_mask`.
+    These are those of floating type among all that is `given`, namely the inputs (a nest), the initial states and the
+    constants, then the weights. Its outputs, a nest too, are a flat tuple from here on.
     """
+
+    project: Callable
+    step: Callable
+    inputs: Any
+    states: tuple
+    constants: tuple
+    weights: tuple
+    mask: tf.Tensor | None
+    go_backwards: bool
+    zero_output_for_mask: bool
+    blocked: bool
+
+    def __post_init__(self):
+        self.given = [tf.convert_to_tensor(x) for x in [*tf.nest.flatten(self.inputs), *self.states, *self.constants]]
+        self.floating = [x.dtype.is_floating for x in self.given]
+        self.weights = [w for w in self.weights if tf.as_dtype(w.dtype).is_floating]
+
+    @property
+    def args(self):
+        return [x for x, floating in zip(self.given, self.floating, strict=True) if floating] + [
+            tf.convert_to_tensor(w) for w in self.weights
+        ]
 
     def unpack(self, args):
         """inputs in order of time, states, all constants, values of the weights."""
-        inputs, *rest = args
-        states, rest = rest[: self.state_count], iter(rest[self.state_count :])
-        constants = [next(rest) if floating else c for c, floating in zip(self.constants, self.floating, strict=True)]
-        axes = [1, 0, *range(2, len(inputs.shape))]
-        inputs = tf.transpose(inputs, axes)
+        args = iter(args)
+        given = [next(args) if floating else x for x, floating in zip(self.given, self.floating, strict=True)]
+        n = len(given) - len(self.states) - len(self.constants)
+        inputs = [swap(x) for x in given[:n]]
         if self.mask is not None:
-            mask = column(tf.transpose(self.mask), inputs)
-            inputs = tf.where(mask, inputs, tf.zeros_like(inputs))
-        return inputs, tuple(states), tuple(constants), list(rest)
+            mask = tf.transpose(self.mask)
+            inputs = [tf.where(column(mask, x), x, tf.zeros_like(x)) for x in inputs]
+        inputs = tf.nest.pack_sequence_as(self.inputs, inputs)
+        states, constants = given[n : n + len(self.states)], given[n + len(self.states) :]
+        return inputs, tuple(states), tuple(constants), list(args)
 
-    @contextlib.contextmanager
     def reading(self, values):
-        """A scope in which the weights have these values, cast as they were when the layer was called."""
-        mapping = list(zip(self.weights, values, strict=True))
-        cast = AutocastScope(self.weight_dtype) if self.weight_dtype else contextlib.nullcontext()
-        with keras.StatelessScope(state_mapping=mapping), cast:
-            yield
+        """A scope in which the weights have these values."""
+        return keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True)))
 
-    def advance(self, projected, output, states, constants, mask):
-        """One step under a mask: `(new output, new states)` from the last ones."""
-        new_output, new_states = self.step(projected, states, constants)
-        new_states = _tuple(new_states)
+    def take(self, projected, states, constants):
+        """One step, `(outputs, new states)`, both flat."""
+        if self.blocked:
+            states = tuple(tf.stop_gradient(s) for s in states)
+        output, new_states = self.step(projected, states, constants)
+        self.structure = tf.nest.map_structure(lambda _: None, output)
+        new_states = tuple(new_states) if isinstance(new_states, (list, tuple)) else (new_states,)
+        return tuple(tf.nest.flatten(output)), new_states
+
+    def advance(self, projected, outputs, states, constants, mask):
+        """One step under a mask: `(new outputs, new states)` from the last ones."""
+        new_outputs, new_states = self.take(projected, states, constants)
         if mask is not None:
-            hidden = tf.zeros_like(new_output) if self.zero_output_for_mask else output
-            new_output = tf.where(column(mask, new_output), new_output, hidden)
-            new_states = tuple(
-                tf.where(column(mask, new), new, old) for new, old in zip(new_states, states, strict=True)
+            hidden = [tf.zeros_like(o) for o in outputs] if self.zero_output_for_mask else outputs
+            new_outputs, new_states = (
+                tuple(tf.where(column(mask, n), n, o) for n, o in zip(new, old, strict=True))
+                for new, old in ((new_outputs, hidden), (new_states, states))
             )
-        return new_output, new_states
+        return new_outputs, new_states
 
     def probe(self, inputs, states, constants):
         """Take one unmasked step outside the loop, for what the loop must know before it starts."""
@@ -74,22 +100,20 @@ class Step:
             results.append(product(x, kernel))
             return results[-1]
 
+        first = tf.nest.map_structure(lambda x: x[0], inputs)
+        sources = [x for x in [*tf.nest.flatten(first), *states] if x.dtype.is_floating]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, handling(record):
-            tape.watch([inputs, *states])
-            projected = self.project(inputs[0])
-            output, new_states = self.step(projected, states, constants)
-        if any(g is not None for k in kernels for g in tape.gradient(k, [inputs, *states])):
+            tape.watch(sources)
+            projected = self.project(first)
+            outputs, new_states = self.take(projected, states, constants)
+        if any(g is not None for k in kernels for g in tape.gradient(k, sources)):
             raise ValueError(
                 "kernel of dot: expected a matrix made of weights and constants alone, got one that depends on a state "
                 "or an input; use keras.ops.matmul for such a product"
             )
-        _check_states(states, _tuple(new_states))
-        returned = [tf.convert_to_tensor(x) for x in (output, *_tuple(new_states))]
-        return Probe(kernels, results, projected, returned, tf.zeros_like(output))
-
-
-def _tuple(states):
-    return tuple(states) if isinstance(states, (list, tuple)) else (states,)
+        _check_states(states, new_states)
+        returned = [tf.convert_to_tensor(x) for x in (*outputs, *new_states)]
+        return Probe(kernels, results, projected, returned, tuple(tf.zeros_like(o) for o in outputs))
 
 
 def _check_states(old, new):

@@ -12,14 +12,11 @@ attributes all the same, through `keras.StatelessScope`.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# see step.py
-from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
-
+from keras_seq.engine import together
 from keras_seq.engine.arrays import (
     at_least_one_step,
     leading,
@@ -32,7 +29,7 @@ from keras_seq.engine.arrays import (
     unstack,
     zeros_unless,
 )
-from keras_seq.engine.dot import handling
+from keras_seq.engine.marks import handling
 from keras_seq.engine.step import Step
 
 
@@ -49,6 +46,8 @@ def scan(
     return_sequences=True,
     zero_output_for_mask=False,
     keep=True,
+    blocked=False,
+    history=None,
 ):
     """Run `step` over the time axis of `inputs`; differentiable once by the fused backward, and further by autodiff.
 
@@ -57,10 +56,13 @@ def scan(
     A step that `mask` hides leaves the states as they were and repeats the last output (zeros before the first one, or
     always with `zero_output_for_mask`); the inputs there are read as zeros, so that no NaN of theirs reaches a gradient.
 
+    Where the states before all steps are known without the loop, by `history` or, in the backward pass of a `blocked`
+    one, from the forward pass, all steps are taken as one, over t * b rows; constants then are (b, ...), one row each.
+
     Args:
-        project: function of tensors (..., d), on any leading axes; returns a tensor or a nest of tensors.
-        step: function `(projected, states, constants) -> (output, new_states)`.
-        inputs: tensor (b, t, d...).
+        project: function of the inputs, on any leading axes; returns a tensor or a nest of tensors.
+        step: function `(projected, states, constants) -> (output, new_states)`; an output may be a nest of tensors.
+        inputs: tensor (b, t, d...), or a nest of such.
         states: tensors (b, ...), the initial states.
         constants: tensors that do not change in time; those of floating type get gradients.
         weights: Keras variables that `project` and `step` read.
@@ -69,6 +71,9 @@ def scan(
         return_sequences: return all outputs, (b, t, ...), else the last one, (b, ...).
         zero_output_for_mask: as above.
         keep: keep what the backward pass needs. If False, a gradient is as right, but runs the loop again first.
+        blocked: let no gradient through the states that a step reads.
+        history: function `(projected, states) -> states before each step`, of (t, b, ...) tensors and the initial states,
+            or None; the inputs of masked steps are left out of what it sees.
 
     Returns:
         `(outputs, states)`, states as a tuple.
@@ -77,12 +82,22 @@ def scan(
         ValueError: a step that returns states of another number, shape or type than it got, or calls `dot` with a kernel
             that is no matrix or depends on a state or an input.
     """
-    states, constants = tuple(states), tuple(constants)
-    over_time = _Loop(
-        project, step, len(states), constants, weights, mask, go_backwards, return_sequences, zero_output_for_mask
-    )
-    results = over_time.run(keep, inputs, states)
-    return results[0], tuple(results[1:])
+    inputs = tf.nest.map_structure(at_least_one_step, inputs)
+    first = tf.nest.flatten(inputs)[0]
+    sizes = tf.shape(first)[:2]
+    inputs = tf.nest.map_structure(lambda x: leading(x, sizes, first.shape[:2], "inputs"), inputs)
+    states = tuple(leading(s, sizes[:1], first.shape[:1], "initial_state") for s in states)
+    mask = None if mask is None else leading(mask, sizes, first.shape[:2], "mask")
+    given = project, step, inputs, states, tuple(constants), tuple(weights), mask
+    settings = go_backwards, zero_output_for_mask, blocked
+    if history is None:
+        over_time = _Loop(*given, *settings, return_sequences=return_sequences)
+        results = over_time.run(keep)
+    else:
+        over_time = Step(*given, *settings)
+        results = together.run(over_time, over_time.args, return_sequences, history=history)
+    n = len(results) - len(states)
+    return tf.nest.pack_sequence_as(over_time.structure, results[:n]), tuple(results[n:])
 
 
 def project_ahead():
@@ -102,11 +117,12 @@ class _Kept(NamedTuple):
 class _Pulled(NamedTuple):
     """Cotangents of what one step came from.
 
-    `arguments` holds what each `dot` multiplied, or the number of the state that this is: that is on a stack already.
-    `sums` are those of the floating constants and the weights, None where a step does not read one but by `dot`.
+    `projected` are those of the parts of floating type. `arguments` holds what each `dot` multiplied, or the number of the
+    state that this is: that is on a stack already. `sums` are those of the floating constants and the weights, None where
+    a step does not read one but by `dot`.
     """
 
-    output: tf.Tensor
+    outputs: tuple
     states: tuple
     projected: list
     deltas: list
@@ -122,30 +138,16 @@ class _Pulled(NamedTuple):
 
 @dataclasses.dataclass
 class _Loop(Step):
-    """One call of `scan`: what does not depend on the differentiable arguments, and the passes over time.
-
-    The passes take `args`: inputs, initial states, constants and weights of floating type, flat.
+    """The passes over time of one call of `scan`.
 
     Forward finds `merged`, from the number of a `dot` to that of the part of the projection that its result is added to, where
     neither has another use. Of these only the sum is kept, and the cotangent of the one is that of the other: half the
     memory, and 8 % of a training step of the LSTM at (b, t, d, u) = (16, 200, 64, 128) on two cores.
     """
 
-    project: Callable
-    step: Callable
-    state_count: int
-    constants: tuple
-    weights: tuple
-    mask: tf.Tensor | None
-    go_backwards: bool
     return_sequences: bool
-    zero_output_for_mask: bool
 
-    def run(self, keep, inputs, states):
-        constants = [tf.convert_to_tensor(c) for c in self.constants]
-        self.floating = [c.dtype.is_floating for c in constants]
-        self.constants = constants
-        self.weights = [w for w in self.weights if tf.as_dtype(w.dtype).is_floating]
+    def run(self, keep):
         self.ahead = project_ahead()
 
         @tf.custom_gradient
@@ -158,30 +160,22 @@ class _Loop(Step):
 
             return results, gradient
 
-        inputs = at_least_one_step(inputs)
-        sizes = tf.shape(inputs)[:2]
-        states = [leading(s, sizes[:1], inputs.shape[:1], "initial_state") for s in states]
-        if self.mask is not None:
-            self.mask = leading(self.mask, sizes, inputs.shape[:2], "mask")
-        floating = [c for c in constants if c.dtype.is_floating]
-        scope = get_autocast_scope()
-        self.weight_dtype = scope and scope.dtype
-        with AutocastScope(None):  # the weights as they are, so that their gradients are not rounded
-            args = [tf.convert_to_tensor(v) for v in [inputs, *states, *floating, *self.weights]]
-        return forward(*args)
+        return forward(*self.args)
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def forward(self, args, keep):
-        """`(outputs, *final states)`, and what backward wants of each step if `keep`."""
+        """`(*outputs, *final states)`, and what backward wants of each step if `keep`."""
         inputs, states, constants, values = self.unpack(args)
-        time = tf.shape(inputs)[0]
+        time = self.time(inputs)
 
-        def leave(output, old_states, results, projected):
+        def leave(outputs, old_states, results, projected):
             """What a step leaves on the stacks."""
-            left = [output] if self.return_sequences else []
+            left = [*outputs] if self.return_sequences else []
             if not keep:
                 return left
+            if self.blocked:
+                return [*left, *old_states]
             projected = [] if self.ahead else tf.nest.flatten(projected)
             for j, i in self.merged.items():
                 projected[i] = _merger(results[j])
@@ -194,7 +188,7 @@ class _Loop(Step):
             source = tf.nest.map_structure(unstack, given)
             mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
-            def body(index, output, states, stacks):
+            def body(index, outputs, states, stacks):
                 at = self.at(index, time)
                 projected = tf.nest.map_structure(lambda s: s.read(at), source)
                 if not self.ahead:
@@ -207,16 +201,17 @@ class _Loop(Step):
 
                 with handling(multiply):
                     hidden = None if mask is None else mask.read(at)
-                    new_output, new_states = self.advance(projected, output, states, constants, hidden)
-                left = leave(new_output, states, results, projected)
+                    new_outputs, new_states = self.advance(projected, outputs, states, constants, hidden)
+                left = leave(new_outputs, states, results, projected)
                 stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
-                return index + 1, new_output, like(new_states, states), stacks
+                return index + 1, new_outputs, like(new_states, states), stacks
 
-            stacks = tuple(stack(v, time) for v in leave(probe.output, states, probe.results, probe.projected))
-            _, output, final, stacks = loop(time, body, (probe.output, states, stacks))
+            stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results, probe.projected))
+            _, outputs, final, stacks = loop(time, body, (probe.outputs, states, stacks))
         stacks = [s.stack() for s in stacks]
-        outputs = swap(stacks.pop(0)) if self.return_sequences else output
-        return (outputs, *final), stacks + (tf.nest.flatten(given) if keep and self.ahead else [])
+        if self.return_sequences:
+            outputs = [swap(stacks.pop(0)) for _ in outputs]
+        return (*outputs, *final), stacks + (tf.nest.flatten(given) if keep and self.ahead else [])
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -244,50 +239,61 @@ class _Loop(Step):
         return backward(*args, *cotangents)
 
     def backward(self, args, cotangents, kept):
-        """Gradients of `args` from the cotangents of `(outputs, *final states)` and what forward kept."""
+        """Gradients of `args` from the cotangents of `(*outputs, *final states)` and what forward kept."""
+        if self.blocked:
+            return together.backward(self, args, cotangents, self.return_sequences, kept[: len(self.states)])
         inputs, states, constants, values = self.unpack(args)
-        time = tf.shape(inputs)[0]
+        time = self.time(inputs)
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
         transposed = [tf.transpose(k) for k in probe.kernels]
         read_step = self.reader(probe, kept, time)
-        doutputs, dstates = cotangents[0], tuple(cotangents[1:])
-        doutput = tf.zeros_like(probe.output) if self.return_sequences else doutputs
-        each = unstack(swap(doutputs)) if self.return_sequences else None
+        doutputs, dstates = tuple(cotangents[: len(probe.outputs)]), tuple(cotangents[len(probe.outputs) :])
+        each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else None
+        if self.return_sequences:
+            doutputs = tuple(tf.zeros_like(o) for o in probe.outputs)
 
-        def pull(index, doutput, dstates):
-            doutput = doutput if each is None else doutput + each.read(index)
+        def pull(index, doutputs, dstates):
+            if each is not None:
+                doutputs = tuple(d + e.read(index) for d, e in zip(doutputs, each, strict=True))
             step = read_step(index)
-            pulled = self.pull(step, probe.output, constants, values, transposed, (doutput, *dstates))
+            pulled = self.pull(step, probe.outputs, constants, values, transposed, (*doutputs, *dstates))
             return pulled._replace(deltas=[d for j, d in enumerate(pulled.deltas) if j not in self.merged])
 
-        def body(count, doutput, dstates, totals, stacks):
+        def body(count, doutputs, dstates, totals, stacks):
             index = time - 1 - count
-            pulled = pull(index, doutput, dstates)
+            pulled = pull(index, doutputs, dstates)
             totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
             # the cotangent of the projection is stacked in order of time, all else in order of processing
             at = self.at(index, time)
             places = [at] * len(pulled.projected) + [index] * (len(stacks) - len(pulled.projected))
             stacks = tuple(s.write(i, v) for s, i, v in zip(stacks, places, pulled.stacked(), strict=True))
-            return count + 1, pulled.output, like(pulled.states, dstates), totals, stacks
+            return count + 1, pulled.outputs, like(pulled.states, dstates), totals, stacks
 
         # a step whose result is not used tells what is connected to what
-        example = pull(time - 1, doutput, dstates)
+        example = pull(time - 1, doutputs, dstates)
         totals = tuple(tf.zeros_like(g) for g in example.present_sums())
         stacks = tuple(stack(v, time) for v in example.stacked())
-        _, _, dstates, totals, stacks = loop(time, body, (doutput, dstates, totals, stacks))
+        _, _, dstates, totals, stacks = loop(time, body, (doutputs, dstates, totals, stacks))
 
         stacks = iter([s.stack() for s in stacks])
         dprojected = [next(stacks) for _ in example.projected]
         deltas = {j: next(stacks) for j in range(len(probe.kernels)) if j not in self.merged}
+        places = [i for i, p in enumerate(tf.nest.flatten(probe.projected)) if p.dtype.is_floating]
         for j, i in self.merged.items():
-            deltas[j] = tf.reverse(dprojected[i], [0]) if self.go_backwards else dprojected[i]
+            delta = dprojected[places.index(i)]
+            deltas[j] = tf.reverse(delta, [0]) if self.go_backwards else delta
         arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
-        dkernels = [outer(x, deltas[j]) for j, x in enumerate(arguments)]
+        dkernels = [outer(x, deltas[j], probe.kernels[j].dtype) for j, x in enumerate(arguments)]
         totals = iter(totals)
-        inside = [None, *dstates, *[None if g is None else next(totals) for g in example.sums]]
+        sums = [None if g is None else next(totals) for g in example.sums]
+        inside = [*[None] * (len(args) - len(dstates) - len(sums)), *dstates, *sums]
         outside = self.outside(args, [*dprojected, *dkernels])
         return [g if more is None else g + more for g, more in zip(outside, inside, strict=True)]
+
+    def time(self, inputs):
+        """The number of steps."""
+        return tf.shape(tf.nest.flatten(inputs)[0])[0]
 
     def at(self, index, time):
         """The place in order of time of the step at `index` in order of processing."""
@@ -297,7 +303,7 @@ class _Loop(Step):
         """A function from an index to what was kept of that step: `(projected, states, results, mask)`."""
         stacks = [unstack(k) for k in kept]
         apart = [j for j in range(len(probe.kernels)) if j not in self.merged]
-        n, m = self.state_count, self.state_count + len(apart)
+        n, m = len(self.states), len(self.states) + len(apart)
         mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
         def read(index):
@@ -315,10 +321,10 @@ class _Loop(Step):
 
         return read
 
-    def pull(self, kept, output, constants, values, transposed, cotangents):
-        """Pull the cotangents of a step's `(output, *states)` back to what it came from, by replaying it.
+    def pull(self, kept, outputs, constants, values, transposed, cotangents):
+        """Pull the cotangents of a step's `(*outputs, *states)` back to what it came from, by replaying it.
 
-        `output` stands for the one before, whose value no gradient depends on.
+        `outputs` stand for those before, whose values no gradient depends on.
         """
         arguments, deltas = [], [None] * len(transposed)
 
@@ -336,20 +342,20 @@ class _Loop(Step):
 
             return kept_product(x, kept.results[j])
 
-        projected = tf.nest.flatten(kept.projected)
+        projected = [p for p in tf.nest.flatten(kept.projected) if p.dtype.is_floating]
         floating = [c for c in constants if c.dtype.is_floating]
-        sources = [output, *kept.states, *projected, *floating, *values]
+        sources = [*outputs, *kept.states, *projected, *floating, *values]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*sources, *kept.results])
             with self.reading(values), handling(replay):
-                new_output, new_states = self.advance(kept.projected, output, kept.states, constants, kept.mask)
-        gradients = tape.gradient([new_output, *new_states], sources, output_gradients=list(cotangents))
-        n = 1 + len(kept.states)
+                new_outputs, new_states = self.advance(kept.projected, outputs, kept.states, constants, kept.mask)
+        gradients = tape.gradient([*new_outputs, *new_states], sources, output_gradients=list(cotangents))
+        n = len(outputs) + len(kept.states)
         p = n + len(projected)
         carried = [zeros_unless(g, v) for g, v in zip(gradients[:p], sources[:p], strict=True)]
         return _Pulled(
-            carried[0],
-            tuple(carried[1:n]),
+            tuple(carried[: len(outputs)]),
+            tuple(carried[len(outputs) : n]),
             carried[n:],
             [zeros_unless(d, r) for d, r in zip(deltas, kept.results, strict=True)],
             [next((i for i, s in enumerate(kept.states) if x is s), x) for x in arguments],
@@ -358,12 +364,12 @@ class _Loop(Step):
 
     def outside(self, args, cotangents):
         """Gradients of `args` from the cotangents of what is made outside the loop: all projections, and the kernels."""
-        args = list(args)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(args)
             inputs, states, constants, values = self.unpack(args)
             with self.reading(values):
-                made = [*tf.nest.flatten(self.project(inputs)), *self.probe(inputs, states, constants).kernels]
+                projected = [p for p in tf.nest.flatten(self.project(inputs)) if p.dtype.is_floating]
+                made = [*projected, *self.probe(inputs, states, constants).kernels]
         return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
 
 

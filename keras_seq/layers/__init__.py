@@ -1,6 +1,30 @@
 """What users put in models."""
 
-from keras_seq.layers.memories import GRU, LSTM, CoupledLSTM, NoForgetLSTM, PeepholeLSTM, SimpleRNN
+from keras_seq.layers.memories import (
+    GRU,
+    LSTM,
+    CoupledLSTM,
+    Elman,
+    Jordan,
+    NoForgetLSTM,
+    PeepholeLSTM,
+    ResidualRNN,
+    SimpleRNN,
+)
+from keras_seq.layers.narx import AR, NARX
 from keras_seq.layers.rnn import RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "CoupledLSTM", "NoForgetLSTM", "PeepholeLSTM", "SimpleRNN"]
+__all__ = [
+    "AR",
+    "GRU",
+    "LSTM",
+    "NARX",
+    "RNN",
+    "CoupledLSTM",
+    "Elman",
+    "Jordan",
+    "NoForgetLSTM",
+    "PeepholeLSTM",
+    "ResidualRNN",
+    "SimpleRNN",
+]

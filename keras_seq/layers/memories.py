@@ -3,7 +3,7 @@
 import keras
 
 from keras_seq import cells
-from keras_seq.layers.rnn import CellLayer
+from keras_seq.layers.named import CellLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -22,6 +22,63 @@ class SimpleRNN(CellLayer):
     """
 
     cell_class = cells.SimpleRNNCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Elman(CellLayer):
+    """Elman's network over a sequence; see `keras_seq.ElmanCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h, the context.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.Elman(8, outputs=2, return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 2)
+    ```
+    """
+
+    cell_class = cells.ElmanCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Jordan(CellLayer):
+    """Jordan's network over a sequence; see `keras_seq.JordanCell` for the equations and arguments.
+
+    With the call argument `targets`, the true outputs (b, t, k), they are what the memory averages, and there is no loop over
+    time. All other arguments are those of `keras_seq.RNN`. State: m, the memory.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    layer = keras_seq.Jordan(8, 2, decay=0.9, return_sequences=True)
+    y = layer(ops.ones((2, 5, 3)))                                   # (2, 5, 2)
+    y = layer(ops.ones((2, 5, 3)), targets=ops.ones((2, 5, 2)))      # teacher forcing
+    ```
+    """
+
+    cell_class = cells.JordanCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class ResidualRNN(CellLayer):
+    """A network whose state is a sum, over a sequence; see `keras_seq.ResidualRNNCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.ResidualRNN(4, recurrent=False, return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 4)
+    ```
+    """
+
+    cell_class = cells.ResidualRNNCell
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -1,15 +1,18 @@
-"""`RNN(cell)`: any cell over a sequence, and the one mechanism by which a named layer wraps its cell."""
+"""`RNN(cell)`: any cell over a sequence."""
 
-import inspect
 import types
 
 import keras
-from keras import ops
+from keras import ops, tree
+
+# Keras casts weights to the short type of a mixed policy while a layer runs; a cell says itself where that is right.
+from keras.src.backend.common.variables import AutocastScope
 
 from keras_seq import engine
-from keras_seq.cells.base import Cell, arguments, boolean
+from keras_seq.cells.arguments import boolean
+from keras_seq.cells.base import Cell
 
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -23,12 +26,15 @@ class RNN(keras.layers.RNN):
     other Keras cell, Keras's own loop runs the same step.
 
     A masked step leaves the states as they were and repeats the last output (zeros before the first real step), or gives
-    zeros with `zero_output_for_mask`; nothing behind a mask, NaN included, reaches a value or a gradient.
+    zeros with `zero_output_for_mask`; nothing behind a mask, NaN included, reaches a value or a gradient. States are of the
+    type of the weights: under a mixed policy they come out in float32, and are taken back so.
 
     Args:
         cell: a `keras_seq.Cell`, or any Keras RNN cell.
         return_sequences: return all outputs (b, t, u) rather than the last one (b, u).
         return_state: return the final states too, each (b, u), after the output.
+        return_internals: return, as the last output, what the cell's step exposes: a dict from names to (b, t, width)
+            tensors, at masked steps as the outputs are. They get gradients; without it nothing is computed for them.
         go_backwards: read time in reverse; outputs come in the order of processing, as in Keras.
         stateful: start each batch from the final states of the one before; needs a static batch size. Gradients stop at
             the borders of batches, so that a learned initial state is used but not trained.
@@ -43,6 +49,7 @@ class RNN(keras.layers.RNN):
         training: whether dropout acts. It also says that a gradient will be wanted: with `training=True` the forward
             pass keeps what the backward needs, otherwise a gradient is as right but runs the loop again first.
         constants: tensors that do not change in time, for cells that read some; they get gradients.
+        targets: tensor (b, t, k) of true outputs, for a `keras_seq.FeedbackCell`: fed back in place of its own.
 
     Raises:
         TypeError, ValueError: a flag that is not a bool; sequences that are not (b, t, d) or without any step; a mask that is
@@ -68,14 +75,28 @@ class RNN(keras.layers.RNN):
         stateful=False,
         unroll=False,
         zero_output_for_mask=False,
+        return_internals=False,
         **kwargs,
     ):
         flags = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
-        super().__init__(
-            cell, **{name: boolean(name, value) for name, value in zip(_FLAGS, flags, strict=True)}, **kwargs
-        )
+        flags = {name: boolean(name, value) for name, value in zip(FLAGS, flags, strict=True)}
+        super().__init__(cell, **flags, **{"autocast": False, **kwargs})
+        self.return_internals = boolean("return_internals", return_internals)
+        if return_internals and not isinstance(cell, Cell):
+            raise ValueError(
+                f"return_internals: expected False for a cell that is no keras_seq.Cell, {cell!r}, got True"
+            )
         self.input_spec = keras.layers.InputSpec(ndim=3)
-        self._constants = ()
+
+    @property
+    def state_size(self):
+        """The widths of the states."""
+        size = self.cell.state_size
+        return list(size) if isinstance(size, (list, tuple)) else [size]
+
+    @state_size.setter
+    def state_size(self, value):
+        """Keras's constructor copies the cell's; a cell may know its own only when it is built."""
 
     def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         if isinstance(self.cell, Cell) and self.cell.constants and not self.cell.built:
@@ -84,65 +105,132 @@ class RNN(keras.layers.RNN):
         super().build(sequences_shape, initial_state_shape)
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None):
-        self._check(sequences, initial_state, mask, constants)
-        self._constants = tuple(constants or ())
-        try:
-            return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
-        finally:
-            self._constants = ()
+    def compute_output_spec(self, sequences, *args, **kwargs):
+        if self.return_internals or self.compute_dtype != self.variable_dtype:
+            return keras.Operation.compute_output_spec(self, sequences, *args, **kwargs)
+        return super().compute_output_spec(sequences, *args, **kwargs)
 
-    def inner_loop(self, sequences, initial_state, mask, training=False):
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None, **further_shapes):
+        return super().compute_output_shape(sequences_shape)
+
+    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, targets=None):
+        self._check(sequences, initial_state, mask, constants, targets)
+        sequences = ops.cast(sequences, self.compute_dtype)
+        if not isinstance(self.cell, Cell):
+            return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        if self.stateful and None is not sequences.shape[0] != self._expected_batch_size:
+            raise ValueError(
+                f"sequences: expected the batch size {self._expected_batch_size} of the states of the stateful layer, got "
+                f"{sequences.shape[0]}"
+            )
+        if initial_state is None:
+            kept = self.states if self.stateful else None
+            initial_state = kept or self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        given = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
+        states = [ops.cast(s, self.variable_dtype) for s in given]
+        targets = None if targets is None else ops.cast(targets, self.variable_dtype)
+        mask = None if mask is None else ops.cast(mask, "bool")
+        with AutocastScope(self.variable_dtype):
+            output, states, internals = self._run(sequences, states, mask, bool(training), constants or (), targets)
+        if self.stateful:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(state)
+        further = [*(states if self.return_state else ()), *([internals] if self.return_internals else ())]
+        return (output, *further) if further else output
+
+    def _run(self, sequences, states, mask, training, constants, targets):
+        """`(output, final states, internals)` of one call."""
         cell = self.cell
-        if not isinstance(cell, Cell):
-            return super().inner_loop(sequences, initial_state, mask, training=training)
-        if mask is not None:
-            mask = ops.cast(mask, "bool")
         if training and cell.dropout:
             sequences = sequences * ops.expand_dims(cell.get_dropout_mask(sequences[:, 0, :]), 1)
-        drop = cell.get_recurrent_dropout_mask(initial_state[0]) if training and cell.recurrent_dropout else None
-        constants = cell.prepare(self._constants)
+            cell.reset_dropout_mask()
+        inputs = {"inputs": sequences}
+        if targets is not None:
+            inputs["targets"] = targets
+        kept = cell.zoneout_masks(ops.shape(sequences)[:2]) if training else None
+        if kept is not None:
+            inputs["kept"] = kept
+        constants = cell.prepared(constants)
+        dropping = bool(training and cell.recurrent_dropout)
+        if dropping:
+            constants = (*constants, cell.get_recurrent_dropout_mask(states[0]))
+            cell.reset_recurrent_dropout_mask()
+
+        def project(inputs):
+            return {**inputs, "inputs": cell.projected(inputs["inputs"])}
 
         def step(projected, states, constants):
-            with engine.dropping(drop):
-                return cell.step(projected, states, constants)
+            *constants, dropped = constants if dropping else (*constants, None)
+            with engine.collecting(self.return_internals) as found:
+                output, states = cell.advanced(
+                    projected["inputs"],
+                    states,
+                    tuple(constants),
+                    projected.get("targets"),
+                    dropped,
+                    projected.get("kept"),
+                )
+            if self.return_internals and not found:
+                raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")
+            results = {"output": ops.cast(output, self.compute_dtype)}
+            return {**results, "internals": found} if found else results, states
 
         if engine.scan is None or self.unroll:
-            return self._keras_loop(step, sequences, initial_state, constants, mask)
-        outputs, states = engine.scan(
-            cell.project,
-            step,
-            sequences,
-            initial_state,
-            constants,
-            cell.variables,
-            mask,
-            go_backwards=self.go_backwards,
-            return_sequences=self.return_sequences,
-            zero_output_for_mask=self.zero_output_for_mask,
-            keep=bool(training),
-        )
-        last = outputs[:, -1] if self.return_sequences else outputs
-        return last, outputs, list(states)
+            results, states = self._keras_loop(project, step, inputs, states, constants, mask)
+        else:
+            known = None if any(cell.zoneout_rates()) else cell.history(targets is not None)
+            results, states = engine.scan(
+                project,
+                step,
+                inputs,
+                states,
+                constants,
+                cell.variables,
+                mask,
+                go_backwards=self.go_backwards,
+                return_sequences=self.return_sequences or self.return_internals,
+                zero_output_for_mask=self.zero_output_for_mask,
+                keep=training,
+                blocked=cell.blocked,
+                history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
+            )
+        outputs = results["output"]
+        if self.return_internals and not self.return_sequences:
+            outputs = outputs[:, -1]
+        return self._read_out(outputs, mask), list(states), results.get("internals")
 
-    def _keras_loop(self, step, sequences, initial_state, constants, mask):
-        def call(inputs, states):
-            output, states = step(self.cell.project(inputs), tuple(states), constants)
-            return output, list(states)
+    def _read_out(self, outputs, mask):
+        """The readout, and zeros where no real step has been."""
+        read = self.cell.read_out(outputs)
+        if mask is None or read is outputs:
+            return read
+        mask = ops.flip(mask, axis=1) if self.go_backwards else mask
+        shown = mask if self.zero_output_for_mask else ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+        shown = ops.expand_dims(shown if self.return_sequences else shown[:, -1], -1)
+        return ops.where(shown, read, ops.zeros_like(read))
 
+    def _keras_loop(self, project, step, inputs, states, constants, mask):
+        """The same by Keras's loop, which takes one sequence and gives one: all of a step side by side in their last axis."""
+        layout = {}
+
+        def call(joined, states):
+            projected = project(_apart(joined, inputs))
+            results, states = step(projected, tuple(states), constants)
+            layout["results"] = results
+            return _joined(results, self.variable_dtype), list(states)
+
+        sequences = _joined(inputs, self.variable_dtype)
         if mask is not None:
             sequences = ops.where(ops.expand_dims(mask, -1), sequences, ops.zeros_like(sequences))
         if self.go_backwards:  # here, as Keras's unrolled loop applies the mask to the outputs in the wrong order
             sequences = ops.flip(sequences, axis=1)
             mask = None if mask is None else ops.flip(mask, axis=1)
-        flags = {name: getattr(self, name) for name in _FLAGS if name != "go_backwards"}
-        loop = types.SimpleNamespace(cell=call, go_backwards=False, **flags)
-        return keras.layers.RNN.inner_loop(loop, sequences, initial_state, mask)
-
-    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
-        # Keras draws masks here even where nothing is dropped; ours are drawn in `inner_loop`, in training alone
-        if not isinstance(cell, Cell):
-            super()._maybe_config_dropout_masks(cell, input_sequence, input_state)
+        flags = {name: getattr(self, name) for name in FLAGS if name not in ("go_backwards", "return_sequences")}
+        loop = types.SimpleNamespace(
+            cell=call, go_backwards=False, return_sequences=self.return_sequences or self.return_internals, **flags
+        )
+        last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, states, mask)
+        return _apart(outputs if loop.return_sequences else last, layout["results"]), states
 
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""
@@ -151,7 +239,12 @@ class RNN(keras.layers.RNN):
             for variable, value in zip(self.states, initial, strict=True):
                 variable.assign(value)
 
-    def _check(self, sequences, initial_state, mask, constants):
+    def get_config(self):
+        return {**super().get_config(), "return_internals": self.return_internals}
+
+    def _check(self, sequences, initial_state, mask, constants, targets):
+        if self.unroll and sequences.shape[1] is None:
+            raise ValueError("unroll: expected False where the number of steps is not known, got True")
         if sequences.shape[1] == 0:
             raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")
         if mask is not None and not _fits(mask.shape, sequences.shape[:2]):
@@ -164,70 +257,18 @@ class RNN(keras.layers.RNN):
             shapes = [tuple(s.shape) for s in given]
             if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
                 raise ValueError(f"initial_state: expected {len(expected)} of shapes {expected}, got {shapes}")
+        if targets is not None:
+            if not getattr(self.cell, "takes_targets", False):
+                raise ValueError(
+                    f"targets: expected None, as {type(self.cell).__name__} feeds no outputs back, got {targets.shape}"
+                )
+            expected = (*sequences.shape[:2], self.cell.output_size)
+            if not _fits(targets.shape, expected):
+                raise ValueError(f"targets: expected shape {tuple(expected)}, got {tuple(targets.shape)}")
         if isinstance(self.cell, Cell):
             self.cell.check_constants(constants or ())
         elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
-
-
-class CellLayer(RNN):
-    """A layer that is one cell's, by name; adds no logic of its own.
-
-    A subclass names its `cell_class`. Its constructor takes that class's arguments and those of `RNN`, and hands each on;
-    signature and config follow from the two.
-    """
-
-    cell_class = None
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        layers_own = [p for name, p in arguments(RNN).items() if name != "cell"]
-        parameters = [*arguments(cls.cell_class).values(), *layers_own]
-        positional = [p for p in parameters if p.default is p.empty]
-        parameters = [p for p in parameters if p.default is not p.empty]
-        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-        cls.__signature__ = _OfClass(inspect.Signature([*positional, *parameters, rest]))
-
-    def __init__(self, *args, **kwargs):
-        given = type(self).__signature__.bind(*args, **kwargs).arguments
-        given.update(given.pop("kwargs", {}))
-        own = arguments(self.cell_class)
-        cell = {name: given.pop(name) for name in list(given) if name in own}
-        shared = {name: given[name] for name in ("dtype", "trainable") if name in given}
-        unknown = sorted(set(given) - set(_FLAGS) - {"name", "dtype", "trainable", "activity_regularizer"})
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__}: unknown argument {unknown[0]!r}; signature {type(self).__signature__}"
-            )
-        super().__init__(self.cell_class(**cell, **shared), **given)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["cell"]
-        inner = self.cell.get_config()
-        return {**config, **{name: inner[name] for name in arguments(self.cell_class)}}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __getattr__(self, name):
-        """The cell's arguments, as in Keras: `layer.units`, `layer.dropout`."""
-        if name in arguments(type(self).cell_class):
-            return getattr(self.cell, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-class _OfClass:
-    """An attribute of a class that its instances do not have (`inspect.signature(layer)` is that of `call`)."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __get__(self, instance, owner):
-        if instance is not None:
-            raise AttributeError
-        return self.value
 
 
 def _fits(shape, expected):
@@ -235,3 +276,17 @@ def _fits(shape, expected):
     return len(shape) == len(expected) and all(
         a == b or a is None or b is None for a, b in zip(shape, expected, strict=True)
     )
+
+
+def _joined(nest, dtype):
+    """The tensors of a nest side by side in their last axis."""
+    return ops.concatenate([ops.cast(x, dtype) for x in tree.flatten(nest)], axis=-1)
+
+
+def _apart(joined, nest):
+    """What `_joined` made of a nest, taken apart again."""
+    flat, parts, at = tree.flatten(nest), [], 0
+    for x in flat:
+        parts.append(ops.cast(joined[..., at : at + x.shape[-1]], x.dtype))
+        at += x.shape[-1]
+    return tree.pack_sequence_as(nest, parts)

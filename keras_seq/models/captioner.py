@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_seq.cells import Cell, ConditionedCell, GatedCell, LSTMCell
-from keras_seq.cells.base import positive_integer, rate
+from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding import greedy
 from keras_seq.layers import RNN
 from keras_seq.models.vocabulary import END, PAD, START, Vocabulary

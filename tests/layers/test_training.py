@@ -139,24 +139,6 @@ def test_time_distributed_of_keras():
     assert_close([together], [tf.stack([layer(x[:, i]) for i in range(3)], 1)], 1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
-@pytest.mark.parametrize(**named([c for c in ONE_OF_EACH if c.layer in ("LSTM", "GRU", "SimpleRNN")]))
-def test_short_floats(case, policy):
-    layer = case(policy, return_sequences=True, return_state=True)
-    given = conformance.data(case, layer)
-    compute = keras.DTypePolicy(policy).compute_dtype
-    assert {w.dtype for w in layer.trainable_weights} == {keras.DTypePolicy(policy).variable_dtype}
-    exact = conformance.differentiated(case("float32", return_sequences=True, return_state=True))
-    expected = exact(*tf.nest.map_structure(lambda v: tf.cast(v, "float32") if v.dtype.is_floating else v, given))
-    results, gradients = conformance.differentiated(layer)(*given)
-    assert {r.dtype.name for r in results} == {compute}
-    assert [g.dtype for g in gradients[-len(layer.trainable_weights) :]] == [
-        w.value.dtype for w in layer.trainable_weights
-    ]
-    short = tf.nest.map_structure(lambda v: tf.cast(v, "float32"), (results, gradients))
-    assert_close(short, expected, 0.1 if "bfloat16" in policy else 0.02)
-
-
 def test_fit_in_mixed_precision():
     layer = keras_seq.LSTM(U, dtype="mixed_float16")
     check_fitted(keras.Sequential([layer, keras.layers.Dense(1, dtype="float32")]), X, Y)

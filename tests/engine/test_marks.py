@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.engine.dot import dropping, handling
+from keras_seq.engine.marks import dropping, handling
 
 RNG = np.random.default_rng(0)
 X, KERNEL = (tf.constant(RNG.normal(size=shape)) for shape in [(2, 3), (3, 4)])

@@ -1,0 +1,126 @@
+"""What a step marks for those who run it: products with the state (`dot`), and values worth seeing (`expose`)."""
+
+import contextlib
+import threading
+
+from keras import ops
+
+_local = threading.local()
+
+
+def dot(x, kernel, dropout=True, short=True):
+    """The product `x @ kernel` inside `Cell.step`, marked for the engine.
+
+    Outside an engine it is `keras.ops.matmul`. Inside one, its result is kept for the backward pass and the gradient of
+    `kernel` is left out of the loop over time and computed by one product over all steps. Three conditions:
+
+    - `kernel` is a matrix made of weights and constants alone (a weight, a slice or a transpose of one, ...),
+      never of a state or an input: the engine computes it once, before the loop.
+    - A step calls `dot` equally often and in the same order each time.
+    - Products with anything else than weights are plain `keras.ops`: always right, only not as fast.
+
+    Under a mixed policy the product is taken in the short type and given in that of `x`.
+
+    Args:
+        x: tensor (..., n), a state or anything computed from states and inputs.
+        kernel: matrix (n, m).
+        dropout: False for a product that recurrent dropout leaves alone, as its `x` is not the first state.
+        short: False for a product that is taken in the long type all the same, as its result is what is added up.
+
+    Returns:
+        Tensor (..., m), of the type of `x`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq import dot
+    y = dot(np.ones((2, 3), "float32"), np.ones((3, 4), "float32"))   # (2, 4)
+    ```
+    """
+    mask = getattr(_local, "dropped", None)
+    if mask is not None and dropout:
+        if x.shape[-1] != mask.shape[-1]:
+            raise ValueError(
+                f"recurrent_dropout: expected every `dot` of the step to read a tensor of the width of the first state, "
+                f"{mask.shape[-1]}, or to say dropout=False, got one of width {x.shape[-1]}"
+            )
+        x = x * mask
+    dtype = getattr(_local, "dtype", None)
+    if dtype is not None and short:
+        kernel = ops.cast(kernel, dtype)
+    return (getattr(_local, "handler", None) or _product)(x, kernel)
+
+
+def _product(x, kernel):
+    """x @ kernel in the type of the kernel, as one of the type of x."""
+    return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), x.dtype)
+
+
+def expose(**values):
+    """Name values of a step, tensors (b, width), for a layer with `return_internals=True`; else it does nothing.
+
+    Names are the field's: `input_gate`, `forget_gate`, `candidate`, `cell`, `hidden`, ... A step names the same ones
+    each time.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+
+    class Leaky(keras_seq.Cell):
+        states, state_size, output_size = ("h",), [3], 3
+
+        def step(self, projected, states, constants=()):
+            leak = ops.sigmoid(projected)
+            h = leak * states[0] + (1 - leak) * projected
+            keras_seq.expose(leak=leak, hidden=h)
+            return h, (h,)
+
+    y, internals = keras_seq.RNN(Leaky(), return_internals=True)(ops.ones((2, 5, 3)))
+    internals["leak"]   # (2, 5, 3)
+    ```
+    """
+    found = getattr(_local, "exposed", None)
+    if found is not None:
+        twice = sorted(set(values) & set(found))
+        if twice:
+            raise ValueError(f"expose: expected each name once in a step, got {twice[0]!r} again")
+        found.update(values)
+
+
+def exchange(old, new):
+    """Let what is exposed as the tensor `old` be `new`."""
+    found = getattr(_local, "exposed", None) or {}
+    found.update({name: new for name, value in found.items() if value is old})
+
+
+@contextlib.contextmanager
+def _local_value(name, value):
+    before = getattr(_local, name, None)
+    setattr(_local, name, value)
+    try:
+        yield value
+    finally:
+        setattr(_local, name, before)
+
+
+def handling(handler):
+    """While this context is entered, `dot(x, kernel)` is `handler(x, kernel)`."""
+    return _local_value("handler", handler)
+
+
+def dropping(mask):
+    """While this context is entered, every `dot` multiplies its `x` by `mask` (b, n) first; None for no dropout."""
+    return _local_value("dropped", mask)
+
+
+def multiplying_in(dtype):
+    """While this context is entered, every `dot` is taken in this type; None for that of its kernel."""
+    return _local_value("dtype", dtype)
+
+
+def collecting(wanted=True):
+    """While this context is entered, its value is a dict of what `expose` names; None if not `wanted`."""
+    return _local_value("exposed", {} if wanted else None)

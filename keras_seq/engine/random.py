@@ -1,0 +1,17 @@
+"""Random numbers for every step of a sequence."""
+
+import keras
+
+
+def events(shape, share, generator):
+    """A boolean tensor of this shape, each True with probability `share`, from a `keras.random.SeedGenerator`.
+
+    On TensorFlow by the Philox generator: the same in graphs and under XLA, where the one that `keras.random` leaves to
+    XLA to choose takes a hundred times as long on a CPU (320 ms against 2.5 for 800,000 numbers).
+    """
+    if keras.config.backend() != "tensorflow":
+        return keras.random.uniform(shape, seed=generator) < share
+    import tensorflow as tf
+
+    seed = tf.cast(tf.math.floormod(generator.next(), tf.int32.max - 1), tf.int32)
+    return tf.random.stateless_uniform(shape, seed, alg="philox") < share
