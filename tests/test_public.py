@@ -46,6 +46,7 @@ SURFACE = {
     "keras_seq.decoding": ["greedy"],
     "keras_seq.models": ["ImageCaptioner", "Vocabulary", "small_encoder"],
     "keras_seq.datasets": ["DrawnScenes", "caption_folder"],
+    "keras_seq.analysis": ["plot_internals"],
     "keras_seq.metrics": ["cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}

@@ -136,7 +136,7 @@ class JordanCell(FeedbackCell):
 
         def averages(projected, states, targets):
             (m,) = states
-            after = linear_recurrence(ops.full_like(targets, self.decay), (1 - self.decay) * targets, m)
+            after = linear_recurrence(self.decay, (1 - self.decay) * targets, m)
             return (ops.concatenate([m[None], after[:-1]], axis=0),)
 
         return averages
@@ -195,6 +195,7 @@ class ResidualRNNCell(GatedCell):
 
         def sums(projected, states, targets):
             (h,) = states
-            return (ops.cumsum(ops.concatenate([h[None], self.activation(projected)[:-1]], axis=0), axis=0),)
+            after = linear_recurrence(1.0, self.activation(projected), h)
+            return (ops.concatenate([h[None], after[:-1]], axis=0),)
 
         return sums

@@ -30,6 +30,7 @@ from keras_seq.engine.arrays import (
     zeros_unless,
 )
 from keras_seq.engine.marks import handling
+from keras_seq.engine.merge import merged, merger
 from keras_seq.engine.step import Step
 
 
@@ -178,12 +179,12 @@ class _Loop(Step):
                 return [*left, *old_states]
             projected = [] if self.ahead else tf.nest.flatten(projected)
             for j, i in self.merged.items():
-                projected[i] = _merger(results[j])
+                projected[i] = merger(results[j])
             return [*left, *old_states, *(r for j, r in enumerate(results) if j not in self.merged), *projected]
 
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
-            self.merged = {} if self.ahead else _merged(probe)
+            self.merged = {} if self.ahead else merged(probe)
             given = self.project(inputs) if self.ahead else inputs
             source = tf.nest.map_structure(unstack, given)
             mask = None if self.mask is None else unstack(tf.transpose(self.mask))
@@ -210,7 +211,8 @@ class _Loop(Step):
             _, outputs, final, stacks = loop(time, body, (probe.outputs, states, stacks))
         stacks = [s.stack() for s in stacks]
         if self.return_sequences:
-            outputs = [swap(stacks.pop(0)) for _ in outputs]
+            steps = tf.nest.flatten(inputs)[0].shape[:1]
+            outputs = [swap(tf.ensure_shape(stacks.pop(0), steps + o.shape)) for o in probe.outputs]
         return (*outputs, *final), stacks + (tf.nest.flatten(given) if keep and self.ahead else [])
 
     # -- backward ----------------------------------------------------------------------------------------------------
@@ -371,31 +373,3 @@ class _Loop(Step):
                 projected = [p for p in tf.nest.flatten(self.project(inputs)) if p.dtype.is_floating]
                 made = [*projected, *self.probe(inputs, states, constants).kernels]
         return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
-
-
-def _merged(probe):
-    """Which result is added to which part of the projection, where neither has another use; known in graphs only."""
-    if tf.executing_eagerly():
-        return {}
-    projected = tf.nest.flatten(probe.projected)
-    # a step may also use a tensor by returning it, and a projection may hold the same one twice
-    elsewhere = [x.ref() for x in [*probe.returned, *projected]]
-
-    def only_user(x, others):
-        users = x.consumers()
-        return users[0] if len(users) == 1 and elsewhere.count(x.ref()) == others else None
-
-    parts, found = {p.ref(): i for i, p in enumerate(projected) if only_user(p, others=1)}, {}
-    for j, result in enumerate(probe.results):
-        user = only_user(result, others=0)
-        if user is not None and user.type == "AddV2":
-            (other,) = [x for x in user.inputs if x.ref() != result.ref()] or [result]
-            alike = other.shape.rank == result.shape.rank and other.shape[-1] == result.shape[-1]
-            if other.ref() in parts and alike:
-                found[j] = parts[other.ref()]
-    return found
-
-
-def _merger(result):
-    """What the only user of a result makes of it."""
-    return result.consumers()[0].outputs[0]

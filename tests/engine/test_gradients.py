@@ -220,8 +220,8 @@ def test_equal_where_a_step_returns_what_it_adds(what, go_backwards):
 
 @pytest.mark.parametrize(("name", "merges"), [("SimpleRNN", 1), ("LSTM", 1), ("PeepholeLSTM", 1), ("GRU", 0)])
 def test_the_sum_alone_is_kept_where_it_can_be(name, merges, monkeypatch):
-    found, merged = [], engine._merged
-    monkeypatch.setattr(engine, "_merged", lambda probe: found.append(merged(probe)) or found[-1])
+    found, merged = [], engine.merged
+    monkeypatch.setattr(engine, "merged", lambda probe: found.append(merged(probe)) or found[-1])
     layer = conformance.Case(name)()
     given = conformance.data(conformance.Case(name), layer)
     tf.function(differentiated(layer))(*given)

@@ -59,12 +59,12 @@ class Program:
         return found
 
 
-def training_step(layer, mask=None):
+def training_step(layer, mask=None, **further):
     @tf.function(jit_compile=True)
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(layer(x, mask=mask, training=True) ** 2)
+            loss = tf.reduce_sum(layer(x, mask=mask, training=True, **further) ** 2)
         return tape.gradient(loss, [x, *layer.trainable_variables])
 
     return step
@@ -109,9 +109,68 @@ def test_inference_keeps_nothing(name, arguments, columns, dots):
     assert kept not in inference.text
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(
+    ("layer", "loops"),
+    [
+        (lambda: keras_seq.Elman(U, outputs=3, return_sequences=True), 1),
+        (lambda: keras_seq.Elman(U, outputs=3, blocked=False, return_sequences=True), 2),
+        (lambda: keras_seq.Jordan(U, 3, return_sequences=True), 1),
+        (lambda: keras_seq.Jordan(U, 3, blocked=False, return_sequences=True), 2),
+        (lambda: keras_seq.ResidualRNN(U, return_sequences=True), 2),
+        (lambda: keras_seq.ResidualRNN(U, recurrent=False, return_sequences=True), 0),
+    ],
+    ids=["Elman", "Elman, not blocked", "Jordan", "Jordan, not blocked", "ResidualRNN", "ResidualRNN, not recurrent"],
+)
+def test_loops_of_a_training_step(layer, loops, masked):
+    """None in the backward pass of a blocked memory, none at all where the states are known."""
+    mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
+    assert loops_of(training_step(layer(), mask)) == loops
+
+
+@pytest.mark.parametrize(
+    ("layer", "closed"),
+    [
+        (lambda: keras_seq.Jordan(U, 3, return_sequences=True), False),
+        (lambda: keras_seq.Jordan(U, 3, blocked=False, return_sequences=True), False),
+        (lambda: keras_seq.NARX(U, 3, 2, 2, return_sequences=True), False),
+        (lambda: keras_seq.NARX(U, 3, 2, 2, closed=True, return_sequences=True), True),
+    ],
+    ids=["Jordan", "Jordan, not blocked", "NARX, open", "NARX, closed"],
+)
+def test_loops_of_a_training_step_with_true_outputs(layer, closed):
+    """None in open loop; closed, after two known outputs, one forward and one backward."""
+    targets = tf.ones((B, 2 if closed else T, 3))
+    assert loops_of(training_step(layer(), targets=targets)) == (2 if closed else 0)
+
+
+def test_readout_is_one_product_over_all_steps():
+    program = Program(training_step(keras_seq.SimpleRNN(U, outputs=3, return_sequences=True)), tf.ones((B, T, D)))
+    assert all(3 not in (*p.left, *p.right) for loop in program.loops for p in loop)
+    assert any(3 in p.right and p.contracted == U for p in program.outside)
+
+
+def loops_of(step):
+    return len(Program(step, tf.ones((B, T, D))).bodies)
+
+
 def test_keras_multiplies_for_weight_gradients_in_the_loop():
     """A control: what the tests above say is absent would be seen."""
     layer = keras.layers.LSTM(U, return_sequences=True)
     layer.build((B, T, D))
     program = Program(training_step(layer), tf.ones((B, T, D)))
     assert any(of_weight_form(p) for loop in program.loops for p in loop)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras_seq.LSTM(U, return_sequences=True),
+        lambda: keras_seq.Elman(U, return_sequences=True),
+        lambda: keras_seq.ResidualRNN(U, recurrent=False, return_sequences=True),
+    ],
+    ids=["LSTM", "Elman", "ResidualRNN"],
+)
+def test_a_known_number_of_steps_stays_known(layer):
+    graph = tf.function(layer()).get_concrete_function(tf.TensorSpec((None, T, D)))
+    assert graph.structured_outputs.shape.as_list() == [None, T, U]
