@@ -5,26 +5,60 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
+import keras_seq
+
+# what runs on both: layer, arguments, whether it is given true outputs
+MEMORIES = [
+    ("LSTM", {}, False),
+    ("LSTM", {"normalize": True, "peepholes": True, "projection": 2, "zoneout": 0.2, "cell_clip": 1.0}, False),
+    ("LSTM", {"full_gate_recurrence": True, "candidate_activation": "linear"}, False),
+    ("CoupledLSTM", {"peepholes": True}, False),
+    ("GRU", {}, False),
+    ("GRU", {"reset_after": False, "go_backwards": True}, False),
+    ("SimpleRNN", {"outputs": 3, "output_activation": "softplus"}, False),
+    ("Elman", {"outputs": 3}, False),
+    ("Jordan", {"outputs": 3, "decay": 0.8}, False),
+    ("Jordan", {"outputs": 3, "decay": 0.8, "zero_output_for_mask": True}, True),
+    ("ResidualRNN", {}, False),
+    ("ResidualRNN", {"recurrent": False}, False),
+    ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3]}, True),
+    ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3], "closed": True}, False),
+]
+X, TARGETS = (np.random.default_rng(0).normal(size=(3, 5, n)).astype("float32") for n in (2, 3))
+MASK = np.array([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], "bool")
+
+COMMON = """
+import numpy as np, keras, keras_seq
+
+def results(name, arguments, forced, x, targets, mask):
+    layer = getattr(keras_seq, name)(4, return_sequences=True, return_state=True, return_internals=True, **arguments)
+    layer.build(x.shape)
+    rng = np.random.default_rng(1)
+    for w in layer.weights:
+        if "float" in w.dtype:
+            w.assign(0.5 * rng.normal(size=w.shape))
+    found = layer(x, mask=mask, **({"targets": targets} if forced else {}))
+    return [np.asarray(v) for v in keras.tree.flatten(found)]
+"""
+
 CODE = """
 import sys
 sys.modules["tensorflow"] = None  # an import of it fails
-import keras, keras_seq, numpy as np
+data = np.load(sys.argv[1])
 assert keras_seq.engine.scan is None
-rng = np.random.default_rng(0)
-x = rng.normal(size=(3, 5, 2)).astype("float32")
-mask = np.array([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], "bool")
-for name, arguments in [("LSTM", {}), ("GRU", {}), ("GRU", {"reset_after": False}), ("SimpleRNN", {})]:
-    ours = getattr(keras_seq, name)(4, return_sequences=True, return_state=True, **arguments)
-    theirs = getattr(keras.layers, name)(4, return_sequences=True, return_state=True, **arguments)
-    ours.build(x.shape), theirs.build(x.shape)
-    ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
-    theirs.set_weights(ours.get_weights())
-    for a, b in zip(ours(x, mask=mask), theirs(x, mask=mask)):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+for i, (name, arguments, forced) in enumerate(eval(sys.argv[2])):
+    found = results(name, arguments, forced, data["x"], data["targets"], data["mask"])
+    for j, value in enumerate(found):
+        np.testing.assert_allclose(value, data[f"{i} {j}"], atol=1e-5, err_msg=f"{name} {arguments} {j}")
+    print(name, len(found))
 
-inputs, vector = keras.Input((5, 2)), keras.Input((3,))
-cell = keras_seq.ConditionedCell(keras_seq.PeepholeLSTMCell(4, dropout=0.1, recurrent_dropout=0.1))
-outputs = keras.layers.Dense(1)(keras_seq.RNN(cell)(inputs, constants=[vector]))
+rng = np.random.default_rng(0)
+x, inputs, vector = data["x"], keras.Input((5, 2)), keras.Input((3,))
+cell = keras_seq.ConditionedCell(keras_seq.PeepholeLSTMCell(4, dropout=0.1, recurrent_dropout=0.1, zoneout=0.1))
+hidden = keras_seq.RNN(cell, return_sequences=True)(inputs, constants=[vector])
+outputs = keras.layers.Dense(1)(keras_seq.Elman(4)(hidden))
 model = keras.Model([inputs, vector], outputs)
 model.compile("adam", "mse")
 before = [np.array(w) for w in model.get_weights()]
@@ -35,8 +69,20 @@ print("fitted on", keras.config.backend())
 """
 
 
-def test_jax_is_served_by_the_loop_of_keras():
+def test_jax_is_served_by_the_loop_of_keras(tmp_path):
+    """The same values there as from the engine, for outputs, states and internals; and it trains."""
+    scope = {}
+    exec(COMMON, scope)
+    expected = {"x": X, "targets": TARGETS, "mask": MASK}
+    counts = []
+    for i, (name, arguments, forced) in enumerate(MEMORIES):
+        found = scope["results"](name, arguments, forced, X, TARGETS, MASK)
+        expected |= {f"{i} {j}": value for j, value in enumerate(found)}
+        counts.append(f"{name} {len(found)}")
+    np.savez(tmp_path / "expected.npz", **expected)
     root = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment)
-    assert done.stdout == "fitted on jax\n", done.stderr[-3000:]
+    code = [sys.executable, "-c", COMMON + CODE, str(tmp_path / "expected.npz"), repr(MEMORIES)]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == [*counts, "fitted on jax"], done.stderr[-3000:]
+    assert keras_seq.engine.scan is not None

@@ -215,9 +215,10 @@ class RNN(keras.layers.RNN):
 
         def call(joined, states):
             projected = project(_apart(joined, inputs))
-            results, states = step(projected, tuple(states), constants)
+            results, states = step(projected, tuple(states[1:]), constants)
             layout["results"] = results
-            return _joined(results, self.variable_dtype), list(states)
+            output = _joined(results, self.variable_dtype)
+            return output, [output, *states]
 
         sequences = _joined(inputs, self.variable_dtype)
         if mask is not None:
@@ -229,8 +230,10 @@ class RNN(keras.layers.RNN):
         loop = types.SimpleNamespace(
             cell=call, go_backwards=False, return_sequences=self.return_sequences or self.return_internals, **flags
         )
-        last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, states, mask)
-        return _apart(outputs if loop.return_sequences else last, layout["results"]), states
+        # the last output goes along as the first state: Keras's loop on JAX takes that for the output of a masked step
+        output, _ = call(sequences[:, 0], [None, *states])
+        last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, [ops.zeros_like(output), *states], mask)
+        return _apart(outputs if loop.return_sequences else last, layout["results"]), states[1:]
 
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""
