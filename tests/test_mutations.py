@@ -15,6 +15,7 @@ from keras import ops
 
 import keras_seq
 from keras_seq.cells import gru, lstm, simple
+from keras_seq.engine import loop as passes
 from keras_seq.engine import tensorflow as engine
 from keras_seq.layers import rnn
 
@@ -273,7 +274,7 @@ def test_initial_states_left_out_or_exchanged(monkeypatch):
 
 # -- in the backward pass ------------------------------------------------------------------------------------------------
 
-backward = engine._Loop.backward
+backward = passes.Loop.backward
 GRADIENT_CASES = [c for c in CASES if c in ONE_OF_EACH or c.gated is None]
 
 
@@ -286,7 +287,7 @@ def gradient_fault(
         setup(self)
         return gradients(backward(self, args, cotangents(given), kept(record)))
 
-    monkeypatch.setattr(engine._Loop, "backward", faulty)
+    monkeypatch.setattr(passes.Loop, "backward", faulty)
 
 
 def check_survives_nowhere(cases=GRADIENT_CASES, **arguments):
@@ -316,27 +317,27 @@ def test_states_after_the_step_taken_for_those_before(monkeypatch):
 
 
 def test_kernel_gradient_from_states_one_step_off(monkeypatch):
-    outer = engine.outer
-    monkeypatch.setattr(engine, "outer", lambda x, delta, dtype: outer(tf.roll(x, -1, axis=0), delta, dtype))
+    outer = passes.outer
+    monkeypatch.setattr(passes, "outer", lambda x, delta, dtype: outer(tf.roll(x, -1, axis=0), delta, dtype))
     check_survives_nowhere()
 
 
 def test_kernel_gradient_of_the_last_step_alone(monkeypatch):
-    outer = engine.outer
-    monkeypatch.setattr(engine, "outer", lambda x, delta, dtype: outer(x[-1:], delta[-1:], dtype))
+    outer = passes.outer
+    monkeypatch.setattr(passes, "outer", lambda x, delta, dtype: outer(x[-1:], delta[-1:], dtype))
     check_survives_nowhere()
 
 
 def test_no_gradient_through_the_state(monkeypatch):
     """What a product sends to its argument is dropped, in the backward pass alone."""
-    matmul = engine.product
+    matmul = passes.product
 
     def setup(self):
-        monkeypatch.setattr(engine, "product", lambda x, kernel: 0 * matmul(x, kernel))
+        monkeypatch.setattr(passes, "product", lambda x, kernel: 0 * matmul(x, kernel))
 
     gradient_fault(monkeypatch, setup=setup)
     for case in GRADIENT_CASES:
-        monkeypatch.setattr(engine, "product", matmul)
+        monkeypatch.setattr(passes, "product", matmul)
         check_survives_nowhere([case])
 
 

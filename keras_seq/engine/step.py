@@ -51,18 +51,22 @@ class Step:
             tf.convert_to_tensor(w) for w in self.weights
         ]
 
-    def unpack(self, args):
-        """inputs in order of time, states, all constants, values of the weights."""
+    def fill(self, args):
+        """inputs, flat, states, all constants, values of the weights."""
         args = iter(args)
         given = [next(args) if floating else x for x, floating in zip(self.given, self.floating, strict=True)]
         n = len(given) - len(self.states) - len(self.constants)
-        inputs = [swap(x) for x in given[:n]]
+        states, constants = given[n : n + len(self.states)], given[n + len(self.states) :]
+        return given[:n], tuple(states), tuple(constants), list(args)
+
+    def unpack(self, args):
+        """inputs in order of time, states, all constants, values of the weights."""
+        inputs, states, constants, values = self.fill(args)
+        inputs = [swap(x) for x in inputs]
         if self.mask is not None:
             mask = tf.transpose(self.mask)
             inputs = [tf.where(column(mask, x), x, tf.zeros_like(x)) for x in inputs]
-        inputs = tf.nest.pack_sequence_as(self.inputs, inputs)
-        states, constants = given[n : n + len(self.states)], given[n + len(self.states) :]
-        return inputs, tuple(states), tuple(constants), list(args)
+        return tf.nest.pack_sequence_as(self.inputs, inputs), states, constants, values
 
     def reading(self, values):
         """A scope in which the weights have these values."""

@@ -19,7 +19,7 @@ def run(step, args, return_sequences, history=None, before=None):
     if step.go_backwards:
         inputs = tf.nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
         mask = None if mask is None else tf.reverse(mask, [0])
-    real = None if mask is None else _RealSteps(mask)
+    real = None if mask is None else RealSteps(mask)
     with step.reading(values):
         projected = step.project(inputs)
         if before is None:
@@ -54,7 +54,7 @@ def backward(step, args, cotangents, return_sequences, before):
     return tape.gradient(results, args, output_gradients=list(cotangents), unconnected_gradients="zero")
 
 
-class _RealSteps:
+class RealSteps:
     """Where the steps are that a mask (t, b) leaves."""
 
     def __init__(self, mask):

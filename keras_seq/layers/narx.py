@@ -74,7 +74,7 @@ class NARX(CellLayer):
         return self._twin(False, flags)
 
     def _twin(self, closed, flags):
-        same = {name: getattr(self, name) for name in (*FLAGS, "return_internals", "activity_regularizer")}
+        same = {name: getattr(self, name) for name in (*FLAGS, "return_internals", "truncate", "checkpoint", "activity_regularizer")}
         return type(self)(cell=self.cell, dtype=self.dtype_policy, **{**same, **flags, "closed": closed})
 
     def forecast(self, targets, sequences=None, steps=None):

@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_seq import engine
-from keras_seq.cells.arguments import boolean
+from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
@@ -40,6 +40,10 @@ class RNN(keras.layers.RNN):
             the borders of batches, so that a learned initial state is used but not trained.
         unroll: write the loop out (Keras's loop; needs a static length).
         zero_output_for_mask: outputs of masked steps are zero.
+        truncate: truncated backpropagation through time: no gradient passes from step nk to step nk - 1, counted from the
+            first step that is read; None for no cut.
+        checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
+            run the steps between again: memory as sqrt(t) (or k + t / k), the same gradients, about a third more time.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Call arguments:
@@ -76,6 +80,8 @@ class RNN(keras.layers.RNN):
         unroll=False,
         zero_output_for_mask=False,
         return_internals=False,
+        truncate=None,
+        checkpoint=False,
         **kwargs,
     ):
         flags = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
@@ -86,6 +92,14 @@ class RNN(keras.layers.RNN):
             raise ValueError(
                 f"return_internals: expected False for a cell that is no keras_seq.Cell, {cell!r}, got True"
             )
+        self.truncate = None if truncate is None else positive_integer("truncate", truncate)
+        self.checkpoint = boolean("checkpoint", checkpoint)
+        for name in ("truncate", "checkpoint"):
+            if getattr(self, name) and (unroll or engine.scan is None or not isinstance(cell, Cell)):
+                raise ValueError(
+                    f"{name}: expected {None if name == 'truncate' else False} where the engine does not run (another "
+                    f"backend than TensorFlow, unroll=True, a cell that is no keras_seq.Cell), got {getattr(self, name)}"
+                )
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     @property
@@ -178,7 +192,8 @@ class RNN(keras.layers.RNN):
         if engine.scan is None or self.unroll:
             results, states = self._keras_loop(project, step, inputs, states, constants, mask)
         else:
-            known = None if any(cell.zoneout_rates()) else cell.history(targets is not None)
+            in_chunks = self.checkpoint or self.truncate is not None
+            known = None if in_chunks or any(cell.zoneout_rates()) else cell.history(targets is not None)
             results, states = engine.scan(
                 project,
                 step,
@@ -192,6 +207,8 @@ class RNN(keras.layers.RNN):
                 zero_output_for_mask=self.zero_output_for_mask,
                 keep=training,
                 blocked=cell.blocked,
+                truncate=self.truncate,
+                checkpoint=self.checkpoint,
                 history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
             )
         outputs = results["output"]
@@ -243,7 +260,8 @@ class RNN(keras.layers.RNN):
                 variable.assign(value)
 
     def get_config(self):
-        return {**super().get_config(), "return_internals": self.return_internals}
+        own = {name: getattr(self, name) for name in ("return_internals", "truncate", "checkpoint")}
+        return {**super().get_config(), **own}
 
     def _check(self, sequences, initial_state, mask, constants, targets):
         if self.unroll and sequences.shape[1] is None:

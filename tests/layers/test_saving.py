@@ -73,11 +73,13 @@ OTHER = {
     "unroll": True,
     "zero_output_for_mask": True,
     "return_internals": True,
+    "truncate": 3,
+    "checkpoint": True,
 }
 # arguments that cannot all have another value at once, and those that never can
 ALONE = {
     *("coupled", "input_gate", "forget_gate", "output_gate", "full_gate_recurrence", "recurrent", "recurrent_dropout"),
-    *("zoneout", "network", "exogenous"),
+    *("zoneout", "network", "exogenous", "unroll"),
 }
 NEVER = {
     "CoupledLSTM": {"input_gate", "forget_gate"},
