@@ -176,8 +176,10 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         rates = self.zoneout_rates()
         if not any(rates):
             return output, new
-        kept = rates if kept is None else [ops.cast(k, s.dtype) for k, s in zip(kept, states, strict=True)]
-        mixed = tuple(n + k * (s - n) for k, n, s in zip(kept, new, states, strict=True))
+        if kept is None:
+            mixed = tuple(n + r * (s - n) for r, n, s in zip(rates, new, states, strict=True))
+        else:
+            mixed = tuple(ops.where(k, s, n) for k, n, s in zip(kept, new, states, strict=True))
         for n, m in zip(new, mixed, strict=True):
             output = m if output is n else output
             exchange(n, m)
@@ -246,7 +248,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             kind = _KINDS.get(name.rsplit("_", 1)[-1])
             if isinstance(value, keras.layers.Layer):
                 value = keras.saving.serialize_keras_object(value)
-            config[name] = kind.serialize(value) if kind and value is not None else value
+            config[name] = kind.serialize(value) if kind and not isinstance(value, (str, type(None))) else value
         return config
 
     @classmethod

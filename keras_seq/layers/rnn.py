@@ -1,5 +1,6 @@
 """`RNN(cell)`: any cell over a sequence."""
 
+import inspect
 import types
 
 import keras
@@ -113,7 +114,8 @@ class RNN(keras.layers.RNN):
         """Keras's constructor copies the cell's; a cell may know its own only when it is built."""
 
     def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
-        if isinstance(self.cell, Cell) and self.cell.constants and not self.cell.built:
+        wanted = inspect.signature(self.cell.build).parameters if isinstance(self.cell, Cell) else ()
+        if "constants_shape" in wanted and not self.cell.built:
             self.cell.build((sequences_shape[0], *sequences_shape[2:]), constants_shape=constants_shape)
             self.cell.built = True
         super().build(sequences_shape, initial_state_shape)
