@@ -47,6 +47,7 @@ SURFACE = {
     "keras_seq.models": ["ImageCaptioner", "Vocabulary", "small_encoder"],
     "keras_seq.datasets": ["DrawnScenes", "caption_folder"],
     "keras_seq.analysis": ["plot_internals"],
+    "keras_seq.testing": ["check_cell"],
     "keras_seq.metrics": ["cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}

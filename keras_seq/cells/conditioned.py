@@ -24,7 +24,7 @@ class ConditionedCell(Cell):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        TypeError: a cell that is no `keras_seq.GatedCell`.
+        TypeError: a cell that is no `keras_seq.GatedCell`, or whose `project` gives several tensors (NARX).
         ValueError: other than one constant, or one that is not (b, n).
 
     Example:
@@ -84,6 +84,8 @@ class ConditionedCell(Cell):
 
     def step(self, projected, states, constants=(), **targets):
         (term,) = constants
+        if keras.tree.is_nested(projected):
+            raise TypeError(f"cell: expected one whose `project` gives one tensor, got {type(self.cell).__name__}")
         if None not in (projected.shape[0], term.shape[0]) and projected.shape[0] != term.shape[0]:
             raise ValueError(
                 f"constants: expected a batch of {projected.shape[0]} like the sequences', got {term.shape[0]}"

@@ -74,7 +74,8 @@ class NARX(CellLayer):
         return self._twin(False, flags)
 
     def _twin(self, closed, flags):
-        same = {name: getattr(self, name) for name in (*FLAGS, "return_internals", "truncate", "checkpoint", "activity_regularizer")}
+        further = ("return_internals", "truncate", "checkpoint", "activity_regularizer")
+        same = {name: getattr(self, name) for name in (*FLAGS, *further)}
         return type(self)(cell=self.cell, dtype=self.dtype_policy, **{**same, **flags, "closed": closed})
 
     def forecast(self, targets, sequences=None, steps=None):

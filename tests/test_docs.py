@@ -1,0 +1,96 @@
+"""The guides: their code runs in order as one program and prints what they show; their links and errors exist."""
+
+import contextlib
+import functools
+import inspect
+import io
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(text, language):
+    return [inspect.cleandoc("\n" + b) for b in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+
+
+def test_there_are_guides():
+    assert GUIDES
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A function that runs the code of a guide once: what each block printed, and the names at the end."""
+
+    @functools.cache
+    def running(guide):
+        names, printed = {"__name__": guide.stem}, []
+        with contextlib.chdir(tmp_path_factory.mktemp("guide")):
+            for block in blocks(guide.read_text(), "python"):
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    exec(compile(block, guide.name, "exec"), names)
+                printed.append(out.getvalue())
+        return printed, names
+
+    return running
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+def test_the_code_runs_and_prints_what_is_shown(guide, run):
+    text = guide.read_text()
+    printed, _ = run(guide)
+    for block, out in zip(blocks(text, "python"), printed, strict=True):
+        shown = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+        assert [line for line in out.splitlines() if line in shown] == shown
+    tables = blocks(text, "text")
+    assert all(tables)
+    for shown in tables:
+        assert any(shown in out.replace("  ok ", "  ✓ ") for out in printed)
+
+
+def test_the_cells_of_the_guide_pass_the_checks_it_recommends(run):
+    _, names = run(ROOT / "docs" / "your_own_cell.md")
+    slow = [
+        "checkpoint, truncate",
+        "eager, graph, XLA",
+        "dropout",
+        "saved model",
+        "masked run",
+        ".keras file",
+        "learned initial states",
+    ]
+    makers = {
+        "NormalizedInputsCell": (4,),
+        "TwoScalesCell": (5, 3),
+        "LeakyCell": (4, "tanh", True, 3),
+        "BlockedCell": (4,),
+        "RunningSumCell": (4,),
+        "EchoCell": (4, 2),
+    }
+    defined = {name for name, value in names.items() if inspect.isclass(value) and name.endswith("Cell")}
+    assert defined == {*makers, "MinimalPeepholeCell", "TopicCell"}
+    for name, arguments in makers.items():
+        names["check_cell"](names[name](*arguments), skip=slow)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+def test_links_lead_to_headings(guide):
+    text = guide.read_text()
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+    assert len(anchors) == len(headings)
+    links = re.findall(r"\]\(#([^)]*)\)", text)
+    assert links
+    assert set(links) <= anchors
+
+
+def test_errors_in_the_table_of_the_guide_are_those_of_the_package():
+    text = (ROOT / "docs" / "your_own_cell.md").read_text().split("## What can go wrong")[1]
+    source = "".join(p.read_text() for p in (ROOT / "keras_seq").rglob("*.py"))
+    found = [e for e in re.findall(r"^\| `([^`]*)`", text, re.MULTILINE) if re.match(r"[\w ]+: ", e)]
+    assert len(found) >= 6
+    for error in found:
+        assert error in source, error
