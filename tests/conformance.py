@@ -1,194 +1,73 @@
-"""What every memory is held to: one table of cases, and the checks that all tests share.
+"""What every memory is held to: the data, and the checks that all tests share, over the table in `cases`.
 
-Axes: b batch, t time, d input features, u units. All weights are random and distinct per gate, states and peepholes are
-not zero, masks are ragged with gaps and hide one row altogether.
+All weights are random and distinct per gate, states and peepholes are not zero, masks are ragged with gaps and hide one
+row altogether.
 """
 
-import dataclasses
 import typing
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from cases import (
+    BUILT_IN,
+    CASES,
+    EVERYTHING,
+    FURTHER,
+    GAPS,
+    KERAS_TWINS,
+    KINDS,
+    MASK,
+    ODYSSEY,
+    ONE_OF_EACH,
+    B,
+    Case,
+    D,
+    T,
+    TangledCell,
+    U,
+    named,
+    randomised,
+)
 from oracles import oracle
 
 import keras_seq
 
-B, T, D, U = 4, 5, 3, 4
-
-MASK = np.array(
-    [
-        [True, True, True, True, True],
-        [True, False, True, True, False],
-        [False, False, True, False, True],
-        [False, False, False, False, False],
-    ]
-)
-
-
-# -- cells of a stranger -------------------------------------------------------------------------------------------------
-
-
-@keras.saving.register_keras_serializable(package="stranger")
-class TangledCell(keras_seq.Cell):
-    """Three states, a nested projection, one kernel used twice, one of them on a changed state, an element-wise weight."""
-
-    states, state_size, output_size = ("a", "m", "n"), [4, 3, 4], 7
-
-    def build(self, input_shape):
-        self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))
-        self.gate = self.add_weight(name="gate", shape=(input_shape[-1], 4))
-        self.shared = self.add_weight(name="shared", shape=(4, 4))
-        self.down = self.add_weight(name="down", shape=(3, 4))
-        self.scale = self.add_weight(name="scale", shape=(4,))
-        super().build(input_shape)
-
-    def project(self, inputs):
-        return ops.matmul(inputs, self.inward), {"gate": (ops.sigmoid(ops.matmul(inputs, self.gate)),)}
-
-    def step(self, projected, states, constants=()):
-        (a, m, n), (inward, gates) = states, projected
-        (gate,) = gates["gate"]
-        a = ops.tanh(inward + keras_seq.dot(gate * a, self.shared) + keras_seq.dot(a, self.shared) + self.scale * n)
-        m = m / 2 + ops.tanh(keras_seq.dot(a * (1 + n), ops.transpose(self.down)))
-        n = ops.sigmoid(self.scale) * n + a * ops.sum(m, axis=-1, keepdims=True)
-        return ops.concatenate([m, a], axis=-1), (a, m, n)
-
-
-@keras.saving.register_keras_serializable(package="stranger")
-class ReaderCell(keras_seq.Cell):
-    """Reads a memory (b, s, 2), a kernel (4, 4) and a count (b,) that are constants; a `dot` of rank 3; one plain product."""
-
-    states, state_size, output_size, constants = ("h",), [4], 4, ("memory", "kernel", "count")
-
-    def build(self, input_shape, constants_shape=None):
-        self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))
-        self.query = self.add_weight(name="query", shape=(4, 2))
-        self.score = self.add_weight(name="score", shape=(2, 1))
-        self.read = self.add_weight(name="read", shape=(2, 4))
-        self.plain = self.add_weight(name="plain", shape=(4, 4))
-        super().build(input_shape)
-
-    def project(self, inputs):
-        return ops.matmul(inputs, self.inward)
-
-    def step(self, projected, states, constants=()):
-        (h,), (memory, kernel, count) = states, constants
-        query = ops.expand_dims(keras_seq.dot(h, self.query), 1)
-        share = ops.softmax(keras_seq.dot(ops.tanh(memory + query), self.score), axis=1)
-        context = ops.sum(share * memory, axis=1)
-        h = projected + keras_seq.dot(context, self.read) + keras_seq.dot(h, kernel) + ops.matmul(h * h, self.plain)
-        h = ops.tanh(h) / ops.expand_dims(ops.cast(count, h.dtype), -1)
-        return h, (h,)
-
-
-# -- the table -----------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A public layer class by name with arguments; for `RNN` also what makes its cell, and the shapes of its constants.
-
-    A first axis of None in such a shape is the batch's. `gates` are the kinds of columns of the kernels.
-    """
-
-    layer: str
-    arguments: dict = dataclasses.field(default_factory=dict)
-    cell: Callable | None = None
-    constants: tuple = ()
-
-    @property
-    def name(self):
-        inner = self.cell and f"({getattr(self.cell, '__name__', 'cell')})"
-        return "-".join([self.layer + (inner or ""), *(f"{k}={v}" for k, v in self.arguments.items())])
-
-    @property
-    def gated(self):
-        """The public cell class that holds the mathematics, and its arguments; None for a stranger's."""
-        if self.cell is None:
-            return getattr(keras_seq, self.layer + "Cell")
-        return getattr(self.cell, "gated", None)
-
-    def __call__(self, dtype="float32", seed=0, batch=None, **flags):
-        """A built layer with random weights."""
-        if self.cell is None:
-            layer = getattr(keras_seq, self.layer)(U, dtype=dtype, **self.arguments, **flags)
-        else:
-            layer = keras_seq.RNN(self.cell(dtype), dtype=dtype, **flags)
-        shapes = [(batch, *s[1:]) if s[0] is None else s for s in self.constants]
-        layer.build((batch, None, D), **({"constants_shape": shapes} if shapes else {}))
-        return randomised(layer, seed)
-
-
-def conditioned(inner, arguments):
-    def cell(dtype):
-        return keras_seq.ConditionedCell(inner(U, dtype=dtype, **arguments), dtype=dtype)
-
-    cell.__name__ = "-".join([f"Conditioned({inner.__name__})", *(f"{k}={v}" for k, v in arguments.items())])
-    cell.gated = inner
-    return Case("RNN", {}, cell, ((None, 2),))
-
-
-def tangled(dtype):
-    return TangledCell(dtype=dtype)
-
-
-def reader(dtype):
-    return ReaderCell(dtype=dtype)
-
-
-CASES = [
-    Case("SimpleRNN"),
-    Case("SimpleRNN", {"activation": "relu", "use_bias": False}),
-    Case("LSTM"),
-    Case("LSTM", {"activation": "softsign", "recurrent_activation": "hard_sigmoid", "use_bias": False}),
-    Case("PeepholeLSTM"),
-    Case("PeepholeLSTM", {"use_bias": False}),
-    Case("CoupledLSTM"),
-    Case("CoupledLSTM", {"peepholes": True}),
-    Case("NoForgetLSTM"),
-    Case("NoForgetLSTM", {"activation": "softsign"}),
-    Case("GRU", {"reset_after": True}),
-    Case("GRU", {"reset_after": False}),
-    Case("GRU", {"reset_after": True, "use_bias": False}),
-    Case("GRU", {"reset_after": False, "activation": "softsign", "use_bias": False}),
-    conditioned(keras_seq.LSTMCell, {}),
-    conditioned(keras_seq.GRUCell, {"reset_after": False}),
-    Case("RNN", {}, tangled),
-    Case("RNN", {}, reader, ((None, 3, 2), (4, 4), (None,))),
+__all__ = [
+    "BUILT_IN",
+    "CASES",
+    "EVERYTHING",
+    "FURTHER",
+    "GAPS",
+    "KERAS_TWINS",
+    "KINDS",
+    "MASK",
+    "ODYSSEY",
+    "ONE_OF_EACH",
+    "B",
+    "Case",
+    "D",
+    "T",
+    "TangledCell",
+    "U",
+    "named",
+    "randomised",
 ]
-BUILT_IN = [c for c in CASES if c.gated]
-ONE_OF_EACH = [c for c in CASES if "use_bias" not in c.arguments and "activation" not in c.arguments]
-KERAS_TWINS = [c for c in CASES if c.layer in ("SimpleRNN", "LSTM", "GRU")]
-
-
-def named(cases):
-    """Arguments of `pytest.mark.parametrize` for these cases."""
-    return {"argnames": "case", "argvalues": cases, "ids": [c.name for c in cases]}
-
 
 # -- data ----------------------------------------------------------------------------------------------------------------
 
 
 class Data(typing.NamedTuple):
-    """What a layer is called with, and cotangents of what it returns: outputs, then final states."""
+    """What a layer is called with, and cotangents of what it returns: outputs, final states, internals.
+
+    Targets, where there are, come after the constants.
+    """
 
     x: np.ndarray
     mask: np.ndarray | None
     states: tuple
     constants: tuple
     cotangents: tuple
-
-
-def randomised(layer, seed=0):
-    """The layer, its weights drawn anew: no two gates alike, no zero peephole or bias."""
-    rng = np.random.default_rng([seed, 1])
-    for w in layer.weights:
-        if "float" in w.dtype:
-            w.assign(0.5 * rng.normal(size=w.shape))
-    return layer
 
 
 def data(case, layer, b=B, t=T, seed=0, mask=True):
@@ -211,19 +90,32 @@ def data(case, layer, b=B, t=T, seed=0, mask=True):
     outputs = normal(b, t, width) if layer.return_sequences else normal(b, width)
     finals = [normal(b, size) for size in layer.state_size] if layer.return_state else []
     hidden = tf.constant(np.tile(MASK, (-(-b // B), -(-t // T)))[:b, :t]) if mask else None
-    return Data(x, hidden, states, tuple(constants), (outputs, *finals))
+    if case.targets:
+        constants.append(normal(b, t, width))
+    given = Data(x, hidden, states, tuple(constants), (outputs, *finals))
+    if layer.return_internals:
+        found = call(layer, *given[:4])[1 + len(finals) :]
+        given = given._replace(cotangents=(outputs, *finals, *[normal(*v.shape) for v in found]))
+    return given
 
 
 def call(layer, x, mask=None, states=None, constants=(), training=False):
-    """The layer's results as a flat list: outputs, then final states."""
+    """The layer's results as a flat list: outputs, final states, internals by their names."""
     further = {"initial_state": list(states)} if states else {}
-    if constants:
-        further["constants"] = list(constants)
+    n = len(getattr(layer.cell, "constants", ()))
+    if constants[:n]:
+        further["constants"] = list(constants[:n])
+    if constants[n:]:
+        (further["targets"],) = constants[n:]
     return tf.nest.flatten(layer(x, mask=mask, training=training, **further))
 
 
-def differentiated(layer, training=True, apply=call):
-    """A function of `Data`: `(results, gradients)` of the inputs, states, floating constants and weights, in this order."""
+def differentiated(layer, training=None, apply=call):
+    """A function of `Data`: `(results, gradients)` of the inputs, states, floating constants and weights, in this order.
+
+    In training, by default, but for a cell that draws which states to leave as they were.
+    """
+    training = not getattr(layer.cell, "zoneout", 0.0) if training is None else training
 
     def function(x, mask, states, constants, cotangents):
         arguments = [x, *states, *[c for c in constants if c.dtype.is_floating]]
@@ -239,13 +131,32 @@ def differentiated(layer, training=True, apply=call):
 
 def argument_names(layer, given):
     """What the gradients of `differentiated` belong to."""
-    constants = [f"constant {i}" for i, c in enumerate(given.constants) if c.dtype.is_floating]
+    n = len(layer.cell.constants)
+    constants = [f"constant {i}" if i < n else "targets" for i, c in enumerate(given.constants) if c.dtype.is_floating]
     return [
         "inputs",
         *[f"state {i}" for i in range(len(given.states))],
         *constants,
         *[w.path for w in layer.trainable_weights],
     ]
+
+
+def silent(case, layer, given):
+    """The arguments that must have no gradient at all.
+
+    An AR model does not read its inputs, unless they are the series. Where no gradient passes the states, one reaches the
+    initial ones in a hidden row alone, which returns them, and the targets in the state returned after the last. The last
+    output of NARX in open loop sees nothing of what was before the first step.
+    """
+    states = {f"state {i}" for i in range(len(given.states))}
+    found = {"inputs"} if case.layer == "AR" and (case.targets or case.arguments.get("closed")) else set()
+    if case.blocked and not (layer.return_state and given.mask is not None):
+        found |= states
+    if case.blocked and not layer.return_state:
+        found |= {"targets"}
+    if case.layer == "NARX" and case.targets and not (layer.return_sequences or layer.return_state):
+        found |= states if given.mask is None else set()
+    return found
 
 
 def tolerance(dtype):
@@ -267,31 +178,51 @@ def assert_close(actual, desired, tolerance, what=""):
 # -- checks --------------------------------------------------------------------------------------------------------------
 
 
+def as_returned(found, layer):
+    """What the equations give, in the order of `call`."""
+    return [
+        found.outputs if layer.return_sequences else found.last,
+        *(found.states if layer.return_state else []),
+        *([found.internals[name] for name in sorted(found.internals)] if layer.return_internals else []),
+    ]
+
+
 def check_oracle(case, dtype="float64", masked=True, training=False, return_sequences=True, **flags):
-    """A layer's outputs and final states are those of the equations."""
-    layer = case(dtype, return_sequences=return_sequences, return_state=True, **flags)
+    """A layer's outputs, final states and internals are those of the equations."""
+    shown = {"return_internals": flags.pop("return_internals", False), "return_state": flags.pop("return_state", True)}
+    layer = case(dtype, return_sequences=return_sequences, **shown, **flags)
     given = data(case, layer, mask=masked)
-    outputs, last, states = oracle(layer, given, **flags)
-    results = call(layer, *given[:4], training=training)
-    assert_close(results, [outputs if return_sequences else last, *states], tolerance(dtype), "result")
+    expected = as_returned(oracle(layer, given, **flags), layer)
+    assert_close(call(layer, *given[:4], training=training), expected, tolerance(dtype), "result")
 
 
 def check_finite_differences(case, directions=3, step=1e-5, accepted=1e-6, masked=True, **flags):
-    """Gradients of all arguments are central differences of the loss, in random directions, in float64."""
+    """Gradients of all arguments are central differences of the loss, in random directions, in float64.
+
+    Where no gradient passes the states, of the loss of the equations, each step of which has its context given.
+    """
     layer = case("float64", **{"return_sequences": True, "return_state": True, **flags})
     given = data(case, layer, mask=masked)
     _, gradients = differentiated(layer)(*given)
+    directed = {name: getattr(layer, name) for name in ("go_backwards", "zero_output_for_mask")}
+    contexts = oracle(layer, given, **directed).contexts if case.blocked else None
+
+    def with_given_contexts(x, states, constants):
+        moved = given._replace(x=x, states=states, constants=constants)
+        found = as_returned(oracle(layer, moved, **directed, contexts=contexts), layer)
+        return sum(np.sum(r * c) for r, c in zip(found, given.cotangents, strict=True))
 
     @tf.function
     def loss(x, states, constants):
         results = call(layer, x, given.mask, states, constants)
         return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
 
-    check_directions(layer, loss, given, gradients, directions, step, accepted)
+    loss = with_given_contexts if case.blocked else loss
+    check_directions(layer, loss, given, gradients, directions, step, accepted, silent(case, layer, given))
 
 
-def check_directions(layer, loss, given, gradients, directions=3, step=1e-5, accepted=1e-6):
-    """`gradients` are those of `loss(x, states, constants)`, by central differences; None skips an argument."""
+def check_directions(layer, loss, given, gradients, directions=3, step=1e-5, accepted=1e-6, quiet=()):
+    """`gradients` are those of `loss(x, states, constants)`, by central differences; those of the `quiet` are zero."""
     rng = np.random.default_rng(3)
     floating = [c for c in given.constants if c.dtype.is_floating]
     arguments = [given.x, *given.states, *floating]
@@ -307,6 +238,10 @@ def check_directions(layer, loss, given, gradients, directions=3, step=1e-5, acc
 
     at = [*arguments, *[tf.constant(w.numpy()) for w in layer.trainable_variables]]
     for i, (name, gradient) in enumerate(zip(argument_names(layer, given), gradients, strict=True)):
+        if name in quiet:
+            assert not np.any(gradient), f"{name}: expected no gradient"
+        else:
+            assert np.any(gradient), f"{name}: the gradient is zero everywhere, the check says nothing"
         for _ in range(directions):
             direction = rng.normal(size=at[i].shape)
             ends = []
@@ -318,8 +253,50 @@ def check_directions(layer, loss, given, gradients, directions=3, step=1e-5, acc
             actual = float(np.sum(np.asarray(gradient) * direction))
             error = abs(actual - expected) / max(abs(expected), 1e-2)
             assert error <= accepted, f"{name}: {actual} along a direction where differences give {expected}"
-        assert np.max(np.abs(gradient)) > 0, f"{name}: the gradient is zero everywhere, the check says nothing"
     evaluate(at)
+
+
+def check_no_gradient_passes(case, compiled=None, **flags):
+    """dy_t / dx_s is exactly zero for s other than t, in a blocked memory without a mask; the initial states have none."""
+    layer = case("float64", return_sequences=True, **flags)
+    given = data(case, layer, mask=False)
+    # the same row T times: of row t the gradient of y_t alone
+    x, *others = (tf.repeat(v[:1], T, 0) for v in (given.x, *given.states, *given.constants))
+    chosen = tf.eye(T, dtype="float64")[:, :, None] * given.cotangents[0][:1]
+    n = len(given.states)
+    given = Data(x, None, tuple(others[:n]), tuple(others[n:]), (chosen,))
+    function = differentiated(layer)
+    _, gradients = (function if compiled is None else tf.function(function, jit_compile=compiled))(*given)
+    met = np.any(gradients[0].numpy() != 0, axis=-1)
+    expected = np.eye(T, dtype=bool)
+    np.testing.assert_array_equal(met[:, ::-1] if layer.go_backwards else met, expected)
+    for name, gradient in zip(argument_names(layer, given), gradients, strict=True):
+        assert not (name.startswith("state") or name == "targets") or not np.any(gradient), name
+
+
+def check_share_that_stays(rates):
+    """In training each state stays as it was with about its rate, anew at each step, in each row and unit."""
+    layer = keras_seq.LSTM(U, zoneout=rates, seed=1, return_internals=True, return_sequences=True)
+    y, internals = layer(tf.random.stateless_normal((64, 12, D), [1, 2]), training=True)
+    np.testing.assert_array_equal(y, internals["hidden"])
+    expected = rates if isinstance(rates, list) else [rates, rates]
+    for name, rate in zip(("hidden", "cell"), expected, strict=True):
+        value = internals[name].numpy()
+        stays = value[:, 1:] == value[:, :-1]
+        assert abs(np.mean(stays) - rate) < 0.04, name
+        for axis in range(3):
+            shares = np.mean(stays, axis=tuple(a for a in range(3) if a != axis))
+            assert np.all(np.abs(shares - rate) < 0.3)
+            assert np.any(np.take(stays, 0, axis) != np.take(stays, 1, axis))
+
+
+def repeated(layer, function, *args):
+    """The function with the layer's random state put back to where it began."""
+    state = layer.cell.seed_generator.state
+    before = state.numpy()
+    found = function(*args)
+    state.assign(before)
+    return found
 
 
 def check_keras_loop(case, dtype="float64", masked=True, **flags):

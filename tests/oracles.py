@@ -70,7 +70,7 @@ class Oracle:
         return slice(gate * self.u, (gate + 1) * self.u)
 
     def bias(self, columns):
-        bias = self.w["bias"] if self.cell.use_bias else np.zeros(99)
+        bias = self.w["bias"] if self.cell.use_bias else np.zeros(self.cell.projected_size)
         return (bias if bias.ndim == 1 else bias[0])[columns]
 
     def part(self, gate, x, h, v):
@@ -109,7 +109,8 @@ class Oracle:
         if self.cell.recurrent:
             candidate = candidate + h @ self.w["recurrent_kernel"]
         candidate = self.f(candidate)
-        return h + candidate, [h + candidate], {"candidate": candidate, "hidden": h + candidate}
+        h = self.zoned(0, h, h + candidate)
+        return h, [h], {"candidate": candidate, "hidden": h}
 
     def narx(self, x, states, v):
         d, k = len(x), self.cell.outputs
@@ -227,7 +228,7 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
     b, t, _ = x.shape
     n = len(layer.cell.constants)
     constants, targets = given.constants[:n], given.constants[n:]
-    if getattr(layer, "cell_class", None).__name__ == "ARCell" and not (targets or layer.closed):
+    if type(layer).__name__ == "AR" and not (targets or layer.closed):
         targets = [given.x]  # the series itself
     states = [s.numpy().copy() for s in given.states]
     read = [np.zeros((b, t, *s.shape[1:]), s.dtype) for s in states]

@@ -146,6 +146,9 @@ class RNN(keras.layers.RNN):
         states = [ops.cast(s, self.variable_dtype) for s in given]
         targets = None if targets is None else ops.cast(targets, self.variable_dtype)
         mask = None if mask is None else ops.cast(mask, "bool")
+        if training and self.cell.dropout:
+            sequences = sequences * ops.expand_dims(self.cell.get_dropout_mask(sequences[:, 0, :]), 1)
+            self.cell.reset_dropout_mask()
         with AutocastScope(self.variable_dtype):
             output, states, internals = self._run(sequences, states, mask, bool(training), constants or (), targets)
         if self.stateful:
@@ -157,9 +160,6 @@ class RNN(keras.layers.RNN):
     def _run(self, sequences, states, mask, training, constants, targets):
         """`(output, final states, internals)` of one call."""
         cell = self.cell
-        if training and cell.dropout:
-            sequences = sequences * ops.expand_dims(cell.get_dropout_mask(sequences[:, 0, :]), 1)
-            cell.reset_dropout_mask()
         inputs = {"inputs": sequences}
         if targets is not None:
             inputs["targets"] = targets

@@ -5,27 +5,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import B, T, U, assert_close, differentiated
+from conformance import B, T, U, assert_close, differentiated, repeated
 
 import keras_seq
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
-MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"]
+NEEDED = {"Jordan": {"outputs": 2}, "Elman": {"outputs": 2}}
+MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU", "ResidualRNN", "Elman", "Jordan"]
+OF_LSTM = {"projection": 3, "full_gate_recurrence": True, "peepholes": True}
 
 
 def made(name, **arguments):
-    case = conformance.Case(name, arguments)
+    case = conformance.Case(name, {**NEEDED.get(name, {}), **arguments})
     layer = case("float64", **SEQUENCES)
     return case, layer, conformance.data(case, layer)
-
-
-def repeated(layer, function, *args):
-    """The function with the layer's random state put back to where it began."""
-    state = layer.cell.seed_generator.state
-    before = state.numpy()
-    found = function(*args)
-    state.assign(before)
-    return found
 
 
 def test_input_dropout_is_one_mask_for_all_steps():
@@ -54,7 +47,7 @@ def test_recurrent_dropout_is_one_mask_for_all_steps():
 @pytest.mark.parametrize("name", MEMORIES)
 def test_off_when_not_training(name):
     _, layer, given = made(name, dropout=0.5, recurrent_dropout=0.5)
-    plain = conformance.Case(name)("float64", **SEQUENCES)
+    plain = conformance.Case(name, NEEDED.get(name, {}))("float64", **SEQUENCES)
     plain.set_weights(layer.get_weights()[: len(plain.weights)])
     assert_close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
 
@@ -78,9 +71,18 @@ def test_expectation_is_kept_roughly(kind, name):
     assert np.abs(np.mean(draws, axis=0) - without).mean() < 0.05
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_gradients_with_both_dropouts_are_finite_differences(name):
-    _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *[(name, {}) for name in MEMORIES if name not in NEEDED],
+        *[(name, {"blocked": False}) for name in NEEDED],
+        ("LSTM", OF_LSTM),
+        ("LSTM", {"projection": 2, "normalize": True}),
+    ],
+    ids=str,
+)
+def test_gradients_with_both_dropouts_are_finite_differences(name, arguments):
+    _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3, **arguments)
     _, gradients = repeated(layer, differentiated(layer), *given)
     seeds = layer.cell.seed_generator.state
     before = seeds.numpy()
@@ -93,14 +95,44 @@ def test_gradients_with_both_dropouts_are_finite_differences(name):
     conformance.check_directions(layer, loss, given, gradients, directions=1)
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_the_same_mask_gives_the_same_in_the_loop_of_keras_and_written_out(name):
-    _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*[(name, {}) for name in MEMORIES], ("LSTM", OF_LSTM), ("Jordan", {"blocked": False})],
+    ids=str,
+)
+def test_the_same_mask_gives_the_same_in_the_loop_of_keras_and_written_out(name, arguments):
+    _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3, **arguments)
     expected = repeated(layer, differentiated(layer), *given)
     other = keras.layers.RNN(layer.cell, dtype="float64", **SEQUENCES)
     assert_close(repeated(layer, differentiated(other), *given), expected, 1e-10, "keras.layers.RNN")
     unrolled = keras_seq.RNN(layer.cell, dtype="float64", unroll=True, **SEQUENCES)
     assert_close(repeated(layer, differentiated(unrolled), *given), expected, 1e-10, "unroll=True")
+
+
+def test_the_fed_back_state_is_dropped_and_nothing_else():
+    """Recurrent dropout acts on h where a gate reads it: not on gates fed back, nor on what a projection reads."""
+    _, layer, given = made("LSTM", recurrent_dropout=0.5, seed=3, **OF_LSTM)
+    _, still, _ = made("LSTM", recurrent_dropout=0.5, seed=3, **OF_LSTM)
+    still.cell.recurrent_kernel.assign(0 * still.cell.recurrent_kernel)
+    plain = conformance.Case("LSTM", OF_LSTM)("float64", **SEQUENCES)
+    plain.set_weights(still.get_weights()[: len(plain.weights)])
+    assert_close(conformance.call(still, *given[:4], training=True), conformance.call(plain, *given[:4]), 1e-12)
+    found = conformance.call(layer, *given[:4], training=True)[0]
+    assert np.abs(found - conformance.call(layer, *given[:4])[0]).max() > 0.01
+
+
+def test_dropout_of_narx_is_of_the_inputs_alone():
+    """A linear one shows its inputs; true outputs, and a series that is both, are not dropped."""
+    case = conformance.Case("NARX", {"units": None, "outputs": 3, "dropout": 0.5}, targets=True)
+    layer = case("float64", return_sequences=True)
+    given = conformance.data(case, layer, b=16, mask=False)
+    layer.cell.kernel.assign(np.eye(3))
+    found = conformance.call(layer, *given[:4], training=True)[0]
+    ratio = (found - conformance.call(layer, 0 * given.x, *given[1:4])[0]) / given.x
+    assert set(np.unique(np.round(ratio, 9))) == {0.0, 2.0}
+    np.testing.assert_allclose(ratio, np.repeat(ratio[:, :1], T, axis=1), atol=1e-9)
+    series = keras_seq.AR(outputs=3, output_delays=2, dropout=0.5, return_sequences=True)
+    assert_close([series(given.x, training=True)], [series(given.x)], 0.0)
 
 
 @pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])

@@ -3,7 +3,7 @@
 import conformance
 import pytest
 import tensorflow as tf
-from conformance import KERAS_TWINS, assert_close, named
+from conformance import CASES, GAPS, KERAS_TWINS, Case, assert_close, named
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 
@@ -20,7 +20,8 @@ def penalised(layer):
                 loss = sum(tf.reduce_sum(r * c) for r, c in zip(results, cotangents, strict=True))
             first = inner.gradient(loss, [x, *states, layer.trainable_variables[1].value])
             value = sum(tf.reduce_sum(g * g) for g in first)
-        return value, outer.gradient(value, [x, *states, *[w.value for w in layer.trainable_variables]])
+        wanted = [x, *states, *[w.value for w in layer.trainable_variables]]
+        return value, outer.gradient(value, wanted, unconnected_gradients="zero")
 
     return penalty
 
@@ -37,15 +38,28 @@ def test_gradient_penalty_equals_that_of_keras(case, masked):
         assert_close(tf.function(penalised(layer))(*given), expected, 1e-9, "graph")
 
 
-def test_gradient_penalty_with_constants_equals_the_loop_written_out():
-    case = conformance.CASES[-1]
+PENALISED = [
+    next(c for c in CASES if c.constants[1:]),
+    Case("SimpleRNN", {"outputs": 2, "output_activation": "tanh"}),
+    Case("Elman", {"outputs": 2}),
+    Case("Jordan", {"outputs": 2, "blocked": False}, targets=True),
+    Case("ResidualRNN", {"recurrent": False}),
+    Case("NARX", {**GAPS, "closed": True}),
+    Case("NARX", GAPS, targets=True),
+    Case("LSTM", {"peepholes": True, "normalize": True, "projection": 3}),
+    Case("LSTM", {"full_gate_recurrence": True}),
+]
+
+
+@pytest.mark.parametrize(**named(PENALISED))
+def test_gradient_penalty_equals_the_loop_written_out(case):
     layer, unrolled = case("float64", **SEQUENCES), case("float64", unroll=True, **SEQUENCES)
     given = conformance.data(case, layer)
     assert_close(penalised(layer)(*given), penalised(unrolled)(*given), 1e-9)
 
 
 def test_gradient_penalty_compiled():
-    case = conformance.Case("LSTM")
+    case = Case("LSTM")
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer)
     compiled = tf.function(penalised(layer), jit_compile=True)
@@ -55,7 +69,7 @@ def test_gradient_penalty_compiled():
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_jacobian_equals_that_of_keras(graph):
     """All rows at once, by the vectorised backward loop."""
-    case = conformance.Case("LSTM")
+    case = Case("LSTM")
     layer = case("float64", return_sequences=True)
     twin = conformance.keras_twin(case, layer, "float64", return_sequences=True)
     x = conformance.data(case, layer).x
@@ -70,3 +84,26 @@ def test_jacobian_equals_that_of_keras(graph):
         return tf.function(function) if graph else function
 
     assert_close([jacobian(layer)(x)], [jacobian(twin)(x)], 1e-10)
+
+
+@pytest.mark.parametrize(
+    **named(
+        [
+            Case("Elman", {"outputs": 2}),
+            Case("Jordan", {"outputs": 2, "blocked": False}, targets=True),
+            Case("ResidualRNN", {"recurrent": False}),
+            Case("NARX", {**GAPS, "closed": True}),
+        ]
+    )
+)
+def test_jacobian_equals_the_loop_written_out(case):
+    layer, unrolled = case("float64", return_sequences=True), case("float64", return_sequences=True, unroll=True)
+    given = conformance.data(case, layer)
+
+    def jacobian(memory):
+        with tf.GradientTape() as tape:
+            tape.watch(given.x)
+            (y,) = conformance.call(memory, *given[:4], training=True)
+        return tape.batch_jacobian(y, given.x)
+
+    assert_close([jacobian(layer)], [jacobian(unrolled)], 1e-10)

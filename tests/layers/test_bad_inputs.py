@@ -1,105 +1,11 @@
-"""Whatever is wrong is refused by the name of the argument."""
+"""Whatever is wrong in a call is refused by the name of the argument."""
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 from conformance import B, D, T, U
 
 import keras_seq
-
-MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"]
-both = pytest.mark.parametrize("cls", [keras_seq.LSTM, keras_seq.GRUCell], ids=["layer", "cell"])
-
-
-# -- at construction -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError), ("8", TypeError), (None, TypeError)],
-)
-@pytest.mark.parametrize("name", MEMORIES)
-def test_units(name, value, error):
-    for cls in (getattr(keras_seq, name), getattr(keras_seq, name + "Cell")):
-        with pytest.raises(error, match="units: expected a positive integer, got"):
-            cls(value)
-
-
-def test_units_of_numpy_are_integers():
-    assert keras_seq.LSTM(np.int64(3)).units == 3
-    assert type(keras_seq.LSTM(np.int64(3)).units) is int
-
-
-@pytest.mark.parametrize("argument", ["dropout", "recurrent_dropout"])
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(1, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("a", TypeError), (True, TypeError)],
-)
-@both
-def test_dropout(cls, value, error, argument):
-    with pytest.raises(error, match=f"^{argument}: expected a number in"):
-        cls(U, **{argument: value})
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["activation", "recurrent_activation", "kernel_initializer", "recurrent_regularizer", "bias_constraint"],
-)
-@pytest.mark.parametrize("value", ["no_such_thing", 7])
-@both
-def test_unknown_activation_initializer_regularizer_constraint(cls, value, argument):
-    with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected a name or an object"):
-        cls(U, **{argument: value})
-
-
-@both
-def test_unknown_argument(cls):
-    with pytest.raises(TypeError, match="unknown argument 'unitz'"):
-        cls(U, unitz=3)
-
-
-@pytest.mark.parametrize("name", MEMORIES)
-def test_unknown_argument_in_a_config(name):
-    for cls in (getattr(keras_seq, name), getattr(keras_seq, name + "Cell")):
-        with pytest.raises(TypeError, match="nonsense"):
-            cls.from_config({**cls(U).get_config(), "nonsense": 1})
-
-
-def test_missing_units():
-    with pytest.raises(TypeError, match="units"):
-        keras_seq.LSTM()
-
-
-@pytest.mark.parametrize("argument", ["use_bias", "learn_initial_state", "unit_forget_bias", "return_sequences", "return_state",
-                                      "go_backwards", "stateful", "unroll", "zero_output_for_mask"])  # fmt: skip
-@pytest.mark.parametrize("value", [1, "yes", None])
-def test_flags(argument, value):
-    with pytest.raises(TypeError, match=f"^{argument}: expected True or False"):
-        keras_seq.LSTM(U, **{argument: value})
-
-
-@pytest.mark.parametrize(("name", "argument"), [("CoupledLSTM", "peepholes"), ("GRU", "reset_after")])
-def test_flags_of_some(name, argument):
-    with pytest.raises(TypeError, match=f"^{argument}: expected True or False"):
-        getattr(keras_seq, name)(U, **{argument: 1})
-
-
-@pytest.mark.parametrize("value", [1.5, "a", True])
-@both
-def test_seed(cls, value):
-    with pytest.raises((ValueError, TypeError), match="seed"):
-        cls(U, seed=value)
-
-
-def test_cell_that_is_none():
-    with pytest.raises((ValueError, TypeError), match="cell"):
-        keras_seq.RNN(3)
-    with pytest.raises(TypeError, match=r"^cell: expected a keras_seq\.GatedCell"):
-        keras_seq.ConditionedCell(keras.layers.LSTMCell(U))
-
-
-# -- at the call ---------------------------------------------------------------------------------------------------------
 
 
 def made(**flags):
@@ -219,6 +125,55 @@ def test_unroll_without_a_length():
         tf.function(made(unroll=True), input_signature=[tf.TensorSpec([B, None, D])])(tf.ones((B, T, D)))
 
 
+# -- targets -------------------------------------------------------------------------------------------------------------
+
+TARGETS = {
+    "width": (B, T, 3),
+    "length": (B, T + 1, 2),
+    "one step": (B, 1, 2),
+    "batch": (B + 1, T, 2),
+    "batch of one": (1, T, 2),
+    "rank 2": (B, T),
+    "rank 4": (B, T, 2, 1),
+}
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("shape", TARGETS.values(), ids=TARGETS)
+def test_shape_of_the_targets(shape, unroll):
+    for layer in (keras_seq.Jordan(U, 2, unroll=unroll), keras_seq.NARX(U, 2, unroll=unroll)):
+        with pytest.raises(ValueError, match=r"targets: expected shape \(4, 5, 2\), got"):
+            layer(tf.ones((B, T, D)), targets=tf.ones(shape))
+
+
+@pytest.mark.parametrize(("blocked", "jit"), [(False, False), (True, False), (False, True)])
+def test_shape_of_the_targets_found_wrong_when_the_graph_runs(blocked, jit):
+    layer = keras_seq.Jordan(U, 2, blocked=blocked, return_sequences=True)
+    signature = [tf.TensorSpec([None, None, D]), tf.TensorSpec([None, None, 2])]
+    graph = tf.function(lambda x, y: layer(x, targets=y), input_signature=signature, jit_compile=jit)
+    graph(tf.ones((B, T, D)), tf.ones((B, T, 2)))
+    for shape in [(1, T, 2), (B, 1, 2), (B, T + 1, 2), (B + 1, T, 2)]:
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+            graph(tf.ones((B, T, D)), tf.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras_seq.LSTM(2),
+        lambda: keras_seq.Elman(U, outputs=2),
+        lambda: keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.GRUCell(2))),
+        lambda: keras_seq.RNN(keras.layers.GRUCell(2)),
+    ],
+    ids=["LSTM", "Elman", "conditioned", "of Keras"],
+)
+def test_targets_for_a_memory_that_takes_none(layer):
+    layer = layer()
+    constants = {"constants": [tf.ones((B, 2))]} if "Conditioned" in type(layer.cell).__name__ else {}
+    with pytest.raises(ValueError, match=r"targets: expected None, as .* feeds no outputs back, got"):
+        layer(tf.ones((B, T, D)), targets=tf.ones((B, T, 2)), **constants)
+
+
 # -- constants -----------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +208,12 @@ def test_constants_of_a_conditioned_cell(shapes, built):
     constants = shapes and [tf.ones(s) for s in shapes]
     with pytest.raises((TypeError, ValueError), match=r"constants: expected (1|one|shape)"):
         layer(tf.ones((B, T, D)), constants=constants)
+
+
+def test_a_cell_that_projects_to_more_than_one_tensor_has_no_condition():
+    layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.NARXCell(U)))
+    with pytest.raises(TypeError, match="cell: expected one whose `project` gives one tensor, got NARXCell"):
+        layer(tf.ones((B, T, D)), constants=[tf.ones((B, 2))])
 
 
 @pytest.mark.parametrize("rows", [1, B + 1])

@@ -4,7 +4,7 @@ import conformance
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import BUILT_IN, KERAS_TWINS, assert_close, named
+from conformance import BUILT_IN, FURTHER, KERAS_TWINS, KINDS, assert_close, named
 
 import keras_seq
 
@@ -19,32 +19,79 @@ def test_equations(case, masked, dtype):
 @pytest.mark.parametrize("zero_output_for_mask", [False, True])
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize(**named(BUILT_IN))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.gated]))
 def test_equations_with_every_flag(case, return_sequences, go_backwards, zero_output_for_mask):
-    for training in (False, True):
-        conformance.check_oracle(
-            case,
-            training=training,
-            return_sequences=return_sequences,
-            go_backwards=go_backwards,
-            zero_output_for_mask=zero_output_for_mask,
-        )
+    flags = {"go_backwards": go_backwards, "zero_output_for_mask": zero_output_for_mask}
+    conformance.check_oracle(case, training=return_sequences, return_sequences=return_sequences, **flags)
+    if go_backwards and not zero_output_for_mask:
+        conformance.check_oracle(case, masked=False, return_sequences=return_sequences, **flags)
+
+
+@pytest.mark.parametrize(**named([c for c in FURTHER if c.gated]))
+def test_equations_in_reverse(case):
+    conformance.check_oracle(case, go_backwards=True)
+    conformance.check_oracle(case, go_backwards=True, zero_output_for_mask=True, return_sequences=False)
 
 
 @pytest.mark.parametrize(**named(BUILT_IN))
 def test_default_initial_state_is_zero(case):
     layer = case("float64", return_state=True)
     given = conformance.data(case, layer)
-    zeros = tuple(tf.zeros_like(s) for s in given.states)
-    _, last, states = conformance.oracle(layer, given._replace(states=zeros))
-    assert_close(conformance.call(layer, given.x, given.mask, constants=given.constants), [last, *states], 1e-10)
+    given = given._replace(states=tuple(tf.zeros_like(s) for s in given.states))
+    found = conformance.call(layer, given.x, given.mask, constants=given.constants)
+    assert_close(found, conformance.as_returned(conformance.oracle(layer, given), layer), 1e-10)
 
 
-@pytest.mark.parametrize(**named(BUILT_IN))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.gated]))
 def test_without_return_state_there_is_one_result(case):
     layer = case("float64", return_sequences=True)
     given = conformance.data(case, layer)
-    assert_close(conformance.call(layer, *given[:4]), [conformance.oracle(layer, given)[0]], 1e-10)
+    assert_close(conformance.call(layer, *given[:4]), [conformance.oracle(layer, given).outputs], 1e-10)
+
+
+def test_the_cell_is_cut_sometimes():
+    """Above and below: where `cell_clip` cuts no cell, or all, the cases that have it say nothing of it."""
+    cases = [c for c in BUILT_IN if c.arguments.get("cell_clip")]
+    assert len(cases) > 1
+    for case in cases:
+        layer = case("float64", return_internals=True)
+        given = conformance.data(case, layer)
+        cells = conformance.oracle(layer, given).internals["cell"][given.mask]
+        for end in (-1, 1):
+            assert 0.02 < np.mean(cells == end * case.arguments["cell_clip"]) < 0.5
+
+
+@pytest.mark.parametrize("name", conformance.ODYSSEY)
+def test_names_of_the_odyssey_have_the_weights_of_their_papers(name):
+    """Greff et al. (2017): which gates there are, which of them have peepholes, and which feed back."""
+    layer = conformance.Case("LSTM", {"peepholes": True, **conformance.ODYSSEY[name]})()
+    gates = {"NIG": "fo", "NFG": "io", "NOG": "if", "CIFG": "fo"}.get(name, "ifo")
+    u, columns = conformance.U, len(gates) + 1
+    shapes = {w.name: w.shape for w in layer.weights}
+    assert shapes.pop("kernel") == (conformance.D, columns * u)
+    assert shapes.pop("recurrent_kernel") == (u, columns * u)
+    assert shapes.pop("bias") == (columns * u,)
+    assert shapes.pop("peephole_kernel") == (len(gates), u)
+    if name == "FGR":
+        assert shapes.pop("gate_kernel") == (3 * u, 3 * u)
+    assert not shapes
+    assert [g[0] for g in layer.cell.sigmoid_gates] == list(gates)
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"),
+    [
+        ("PeepholeLSTM", {"peepholes": True}),
+        ("CoupledLSTM", {"coupled": True}),
+        ("NoForgetLSTM", {"forget_gate": False}),
+    ],
+)
+def test_memories_with_a_name_are_settings_of_the_lstm(name, switch):
+    further = {"normalize": True, "projection": 3, "cell_clip": 0.6}
+    one, other = conformance.Case(name, further), conformance.Case("LSTM", {**switch, **further})
+    given = conformance.data(one, one("float64"))
+    assert_close([one("float64")(given.x)], [other("float64")(given.x)], 0.0)
+    assert [w.name for w in one().weights] == [w.name for w in other().weights]
 
 
 @pytest.mark.parametrize(

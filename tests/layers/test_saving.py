@@ -12,12 +12,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import CASES, ONE_OF_EACH, D, T, assert_close, named
+from conformance import CASES, KINDS, D, T, assert_close, named
 
 import keras_seq
 from keras_seq.cells.arguments import arguments
 
-MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"]
+MEMORIES = [
+    *("SimpleRNN", "Elman", "Jordan", "ResidualRNN", "NARX", "AR"),
+    *("LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"),
+]
 
 # a value that is not the default, for every constructor argument there is
 OTHER = {
@@ -114,6 +117,23 @@ def test_every_argument_survives_the_config(name):
             assert value != usual, f"{argument}: the test's value is the default"
 
 
+def test_a_rate_of_zoneout_for_each_state_survives_the_config():
+    first = keras_seq.LSTM(3, zoneout=(0.5, 0.25))
+    config = json.loads(json.dumps(first.get_config()))
+    assert config["zoneout"] == [0.5, 0.25]
+    assert keras_seq.LSTM.from_config(config).zoneout == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_network_survives_the_config(closed):
+    network = keras.Sequential([keras.layers.Dense(5, "tanh"), keras.layers.Dense(2)])
+    first = keras_seq.NARX(outputs=2, output_delays=[1, 3], network=network, closed=closed)
+    second = keras_seq.NARX.from_config(json.loads(json.dumps(first.get_config())))
+    assert [d.get_config() for d in second.cell.network.layers] == [d.get_config() for d in network.layers]
+    assert second.closed is closed
+    assert second.output_delays == [1, 3]
+
+
 def test_config_of_a_layer_over_any_cell():
     cell = keras_seq.ConditionedCell(
         keras_seq.GRUCell(5, reset_after=False, learn_initial_state=True, dropout=0.5, seed=2),
@@ -134,7 +154,11 @@ def model(case):
     inputs = keras.Input((None, D), name="x")
     constants = [keras.Input(s[1:], dtype="float32", name=f"v{i}") for i, s in enumerate(case.constants)]
     further = {"constants": constants} if constants else {}
-    built = keras.Model([inputs, *constants], keras.tree.flatten(layer(inputs, **further)))
+    given = [inputs, *constants]
+    if case.targets:
+        given.append(keras.Input((None, layer.cell.output_size), name="y"))
+        further["targets"] = given[-1]
+    built = keras.Model(given, keras.tree.flatten(layer(inputs, **further)))
     conformance.randomised(layer)
     return built
 
@@ -145,7 +169,12 @@ def examples(case, b=3, t=T):
     return [given.x, *given.constants]
 
 
-FUNCTIONAL = [c for c in ONE_OF_EACH if all(s and s[0] is None and len(s) > 1 for s in c.constants)]
+FUNCTIONAL = [
+    *[c for c in KINDS if all(s and s[0] is None and len(s) > 1 for s in c.constants)],
+    *[c for c in CASES if "network" in c.arguments],
+    conformance.Case("AR", {"outputs": D, "output_delays": 2}),
+    conformance.Case("GRU", {"zoneout": [0.25]}),
+]
 
 
 @pytest.mark.parametrize(**named(FUNCTIONAL))

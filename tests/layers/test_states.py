@@ -1,5 +1,6 @@
 """Initial states (given, kept, learned), loops written out, cells of Keras, and what a layer shows of itself."""
 
+import dataclasses
 import inspect
 
 import conformance
@@ -7,34 +8,57 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import BUILT_IN, ONE_OF_EACH, D, T, U, assert_close, differentiated, named
+from conformance import GAPS, KINDS, Case, D, T, U, assert_close, differentiated, named
 
 import keras_seq
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 MEMORIES = ["SimpleRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"]
+# every memory that can learn its initial state
+LEARNING = [
+    *[Case(name) for name in MEMORIES],
+    Case("SimpleRNN", {"outputs": 2}),
+    Case("Elman", {"blocked": False}),
+    Case("Jordan", {"outputs": 2, "blocked": False}),
+    Case("Jordan", {"outputs": 2, "blocked": False}, targets=True),
+    Case("ResidualRNN"),
+    Case("ResidualRNN", {"recurrent": False}),
+    Case("NARX", {**GAPS, "closed": True}),
+    Case("NARX", GAPS, targets=True),
+    Case("AR", {"outputs": D, "output_delays": [2, 3]}),
+    Case("LSTM", {"peepholes": True, "full_gate_recurrence": True, "projection": 3}),
+]
+
+
+def learning(case):
+    return dataclasses.replace(case, arguments={**case.arguments, "learn_initial_state": True})
+
+
+def some_steps(case, given, time=slice(None)):
+    """The data of these steps, without initial states."""
+    n = len(case.constants)
+    constants = given.constants[:n] + tuple(targets[:, time] for targets in given.constants[n:])
+    mask = None if given.mask is None else given.mask[:, time]
+    return given._replace(x=given.x[:, time], mask=mask, constants=constants, states=None)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-@pytest.mark.parametrize(**named(ONE_OF_EACH))
+@pytest.mark.parametrize(**named(KINDS))
 def test_stateful_batches_are_one_long_batch(case, masked):
     stateful, whole = case("float64", batch=4, stateful=True, **SEQUENCES), case("float64", **SEQUENCES)
     given = conformance.data(case, whole, t=2 * T, mask=masked)
-    expected = conformance.call(whole, given.x, given.mask, constants=given.constants)
-    halves = []
-    for part in (slice(None, T), slice(T, None)):
-        mask = given.mask[:, part] if masked else None
-        halves.append(conformance.call(stateful, given.x[:, part], mask, constants=given.constants))
+    expected = conformance.call(whole, *some_steps(case, given)[:4])
+    first, second = (some_steps(case, given, half) for half in (slice(None, T), slice(T, None)))
+    halves = [conformance.call(stateful, *half[:4]) for half in (first, second)]
     assert_close(halves[1][1:], expected[1:], 1e-10, "state")
     if not masked:  # the second half of a batch does not know the first one's last output, which a mask would repeat
         assert_close([tf.concat([half[0] for half in halves], 1)], expected[:1], 1e-10, "output")
     stateful.reset_state()
-    mask = given.mask[:, :T] if masked else None
-    assert_close(conformance.call(stateful, given.x[:, :T], mask, constants=given.constants), halves[0], 1e-10)
+    assert_close(conformance.call(stateful, *first[:4]), halves[0], 1e-10)
 
 
 def test_stateful_under_compilation():
-    case = conformance.Case("LSTM")
+    case = Case("LSTM")
     stateful, whole = case("float64", batch=4, stateful=True), case("float64")
     given = conformance.data(case, whole, t=2 * T, mask=False)
     compiled = tf.function(stateful, jit_compile=True)
@@ -42,42 +66,44 @@ def test_stateful_under_compilation():
     assert_close([compiled(given.x[:, T:])], [whole(given.x)], 1e-10)
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_stateful_starts_from_the_learned_state_and_returns_to_it(name):
-    case = conformance.Case(name, {"learn_initial_state": True})
-    stateful, plain = case("float64", batch=4, stateful=True), case("float64")
-    given = conformance.data(case, plain, mask=False)
+@pytest.mark.parametrize(**named(LEARNING))
+def test_stateful_starts_from_the_learned_state_and_returns_to_it(case):
+    case = learning(case)
+    stateful = case("float64", batch=4, stateful=True, return_sequences=True)
+    plain = case("float64", return_sequences=True)
+    given = some_steps(case, conformance.data(case, plain, mask=False))
     stateful.reset_state()
-    first = stateful(given.x)
-    assert_close([first], [plain(given.x)], 1e-10)
-    assert np.abs(stateful(given.x) - first).max() > 1e-3
+    first = conformance.call(stateful, *given[:4])
+    assert_close(first, conformance.call(plain, *given[:4]), 1e-10)
+    assert np.abs(conformance.call(stateful, *given[:4])[0] - first[0]).max() > 1e-3
     stateful.reset_state()
-    assert_close([stateful(given.x)], [first], 0.0)
+    assert_close(conformance.call(stateful, *given[:4]), first, 0.0)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-@pytest.mark.parametrize("name", MEMORIES)
-def test_learned_initial_state(name, masked):
+@pytest.mark.parametrize(**named(LEARNING))
+def test_learned_initial_state(case):
     """It has names and zeros at first, is used, and its gradient is that of finite differences."""
-    fresh = getattr(keras_seq, name)(U, learn_initial_state=True)
+    case = learning(case)
+    layer = case("float64", **SEQUENCES)
+    fresh = type(layer).from_config(layer.get_config())
     fresh.build((None, None, D))
     learned = {w.name: w for w in fresh.trainable_weights if w.name.startswith("initial")}
     assert list(learned) == [f"initial_{s}" for s in fresh.cell.states]
-    assert all(not np.any(w.numpy()) and w.shape == (U,) for w in learned.values())
+    assert [w.shape for w in learned.values()] == [(size,) for size in fresh.cell.state_size]
+    assert not any(np.any(w.numpy()) for w in learned.values())
 
-    case = conformance.Case(name, {"learn_initial_state": True})
-    layer = case("float64", **SEQUENCES)
-    given = conformance.data(case, layer, mask=masked)._replace(states=())
-    _, gradients = differentiated(layer)(*given)
+    for masked in (False, True):
+        given = conformance.data(case, layer, mask=masked)._replace(states=())
+        _, gradients = differentiated(layer)(*given)
 
-    def loss(x, states, constants):
-        results = conformance.call(layer, x, given.mask)
-        return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
+        @tf.function
+        def loss(x, states, constants, given=given):
+            results = conformance.call(layer, x, given.mask, None, constants)
+            return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
 
-    conformance.check_directions(layer, loss, given, gradients)
-    tiled = [tf.repeat(w.value[None], 4, 0) for w in layer.cell.initial_states]
-    given = given._replace(states=tuple(tiled))
-    assert_close(conformance.call(layer, given.x, given.mask), conformance.call(layer, *given[:3]), 1e-12)
+        conformance.check_directions(layer, loss, given, gradients, directions=1)
+    tiled = given._replace(states=tuple(tf.repeat(w.value[None], 4, 0) for w in layer.cell.initial_states))
+    assert_close(conformance.call(layer, *given[:4]), conformance.call(layer, *tiled[:4]), 1e-12)
 
 
 @pytest.mark.parametrize("inner", ["GRU", "LSTM"])
@@ -101,7 +127,7 @@ FLAGS = [
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize(**named([c for c in BUILT_IN if c.layer in ("SimpleRNN", "PeepholeLSTM")][::2]))
+@pytest.mark.parametrize(**named([Case("SimpleRNN", {"outputs": 2}), Case("PeepholeLSTM")]))
 def test_unrolled_is_the_loop(case, return_sequences, masked, flags):
     arguments = {"return_sequences": return_sequences, "return_state": True, **flags}
     layer, unrolled = case("float64", **arguments), case("float64", unroll=True, **arguments)
@@ -117,7 +143,7 @@ def test_cell_of_keras_in_our_layer(name, masked):
     theirs = keras.layers.RNN(cell, dtype="float64", **SEQUENCES)
     ours.build((None, None, D))
     conformance.randomised(ours)
-    given = conformance.data(conformance.Case(name), _sized(ours), mask=masked)
+    given = conformance.data(Case(name), _sized(ours), mask=masked)
     assert_close(differentiated(ours)(*given), differentiated(theirs)(*given), 1e-12)
 
 
@@ -134,23 +160,22 @@ def test_stacked_cells_in_our_layer():
     assert_close([layer(x)], [upper(lower(x))], 1e-6)
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_a_step_of_the_cell_is_a_step_of_the_layer(name):
-    case = conformance.Case(name)
+@pytest.mark.parametrize(**named([c for c in KINDS if not c.targets]))
+def test_a_step_of_the_cell_is_a_step_of_the_layer(case):
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer, mask=False)
-    expected = conformance.call(layer, *given[:3])
+    expected = conformance.call(layer, *given[:4])
     states, outputs = list(given.states), []
     for t in range(T):
-        y, states = layer.cell(given.x[:, t], states)
+        y, states = layer.cell(given.x[:, t], states, **({"constants": given.constants} if given.constants else {}))
         outputs.append(y)
     assert_close([tf.stack(outputs, 1), *states], expected, 1e-12)
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("name", [*MEMORIES, "Elman", "Jordan", "ResidualRNN"])
 def test_arguments_are_attributes_and_make_the_signature(name):
     cls = getattr(keras_seq, name)
-    layer = cls(8, use_bias=False, recurrent_dropout=0.25, seed=3)
+    layer = cls(8, *([2] if name == "Jordan" else []), use_bias=False, recurrent_dropout=0.25, seed=3)
     assert (layer.units, layer.use_bias, layer.recurrent_dropout, layer.dropout, layer.seed) == (8, False, 0.25, 0.0, 3)
     assert layer.kernel_initializer is layer.cell.kernel_initializer
     assert not hasattr(layer, "no_such_argument")
@@ -174,13 +199,31 @@ def test_arguments_and_defaults_are_those_of_keras(name):
     assert list(ours)[: len(common)] == common
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_output_shapes_are_known_beforehand(name):
-    layer = getattr(keras_seq, name)(U, **SEQUENCES)
-    results = layer(keras.Input((None, D)))
-    assert [r.shape for r in results] == [(None, None, U), *[(None, U)] * len(layer.cell.states)]
-    last = getattr(keras_seq, name)(U)
-    assert last(keras.Input((5, D))).shape == (None, U)
+@pytest.mark.parametrize(**named([c for c in conformance.CASES if not c.constants]))
+def test_output_shapes_are_known_beforehand(case):
+    for flags in (SEQUENCES, {}):
+        layer = case(**flags)
+        given = conformance.data(case, layer)
+        targets = {"targets": keras.Input((None, layer.cell.output_size))} if case.targets else {}
+        found = keras.tree.flatten(layer(keras.Input((None, D)), **targets))
+        real = conformance.call(layer, *given[:4])
+        unknown = [(None, None) if flags else (None,), *[(None,)] * (len(real) - 1)]
+        assert [r.shape for r in found] == [(*n, r.shape[-1]) for n, r in zip(unknown, real, strict=True)]
+        assert [r.dtype for r in found] == [r.dtype.name for r in real]
+
+
+@pytest.mark.parametrize(**named([c for c in KINDS if c.cell is None]))
+def test_output_shapes_are_computed(case):
+    """Before the layer is built, from the shape of the sequences alone."""
+    for flags in (SEQUENCES, {}, {"return_internals": True}):
+        built = case(**flags)
+        fresh = type(built).from_config(built.get_config())
+        given = conformance.data(case, built)
+        further = {"targets": given.constants[0]} if case.targets else {}
+        real = built(given.x, initial_state=list(given.states), **further)
+        expected = tf.nest.map_structure(lambda x: (None, *x.shape[1:]), real)
+        found = fresh.compute_output_shape((None, T, D))
+        assert found == expected
 
 
 def test_regularizers_and_constraints_act():
