@@ -5,14 +5,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import MASK
 
 import keras_seq
 
 B, T, D, K, W = 4, 8, 3, 2, 4  # W: steps of a warm-up
-RAGGED = np.concatenate([MASK, MASK[:, :3]], axis=1)
-RAGGED[2] = [False, False, False, False, True, True, False, True]  # the warm-up of this row is hidden altogether
-RAGGED[1, 4:6] = False  # and here the rest begins with hidden steps
+RAGGED = np.array(
+    [
+        [True, False, True, True, False, False, True, True],  # the rest after the warm-up begins with hidden steps
+        [False, True, False, True, False, False, False, False],  # or is hidden altogether
+        [False, False, False, False, True, True, False, True],  # or the warm-up is
+        [False, False, False, False, False, False, False, False],
+    ]
+)
 
 
 def net(outputs=K):

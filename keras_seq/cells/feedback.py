@@ -1,5 +1,6 @@
 """Cells whose next step sees this one's output, or in training the true one."""
 
+from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.gated import ReadoutCell
 
 
@@ -46,7 +47,7 @@ class FeedbackCell(ReadoutCell):
     takes_targets = True
 
     def __init__(self, units, outputs, **kwargs):
-        super().__init__(units, outputs=outputs, **kwargs)
+        super().__init__(units, outputs=positive_integer("outputs", outputs), **kwargs)
 
     @property
     def state_size(self):

@@ -16,16 +16,18 @@ class NARX(CellLayer):
     In open loop (series-parallel; the default) it takes the true outputs as a second input, `targets`, and predicts each
     step from those before it: a feed-forward net over all steps at once, without a loop. In closed loop (parallel) it
     feeds its own outputs back: a simulation, trained by backpropagation through time. `close_loop()` and `open_loop()` give
-    the one from the other, with the same weights. The step of t = 0 sees zeros for what was before it; fit from step
-    `delays` on, as in `loss(y[:, layer.delays:], prediction[:, layer.delays:])`, or give `initial_state`.
+    the one from the other, with the same weights, in a saved model too (`keras.models.clone_model` gives each layer of the
+    clone its own). Step 0 sees zeros for what was before it: leave the first d = `layer.delays` steps out of the loss, or
+    give `initial_state`.
 
     | MATLAB | here |
     |---|---|
     | `net = narxnet(0:1, 1:2, 10)` | `layer = NARX(10, 1, input_delays=2, output_delays=2, return_sequences=True)` |
     | `[Xs, Xi, Ai, Ts] = preparets(net, X, {}, T)` | nothing: the layer shifts by itself |
-    | `net = train(net, Xs, Ts, Xi, Ai)` | `model = keras.Model([x, y], layer(x, targets=y))`; `model.fit([X, T], T)` |
+    | `net = train(net, Xs, Ts, Xi, Ai)` | `model = keras.Model([x, y], layer(x, targets=y)[:, d:])`; `fit([X, T], T[:, d:])` |
     | `netc = closeloop(net)` | `closed = layer.close_loop()` |
     | `netc(Xc, Xic, Aic)` | `closed(X, targets=T[:, :w])`: after w known outputs its own |
+    | `netc = train(netc, Xc, Tc, Xic, Aic)` | `keras.Model([x, k], closed(x, targets=k)[:, w:])`; `fit([X, T[:, :w]], T[:, w:])` |
     | `[Y, Xf, Af] = net(...)`; continue from `Xf, Af` | `return_state=True`; `initial_state=` |
 
     All other arguments are those of `keras_seq.RNN`.
