@@ -97,7 +97,9 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         def settled(self, *args, **kwargs):
             refused = sorted(set(settings) & set(kwargs))
             if refused:
-                raise TypeError(f"{cls.__name__}: unknown argument {refused[0]!r}; expected some of {sorted(arguments(cls))}")
+                raise TypeError(
+                    f"{cls.__name__}: unknown argument {refused[0]!r}; expected some of {sorted(arguments(cls))}"
+                )
             super(cls, self).__init__(*args, **settings, **kwargs)
 
         parameters = [p for p in arguments(cls).values() if p.name not in settings]
