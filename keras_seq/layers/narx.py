@@ -27,7 +27,7 @@ class NARX(CellLayer):
     | `net = train(net, Xs, Ts, Xi, Ai)` | `model = keras.Model([x, y], layer(x, targets=y)[:, d:])`; `fit([X, T], T[:, d:])` |
     | `netc = closeloop(net)` | `closed = layer.close_loop()` |
     | `netc(Xc, Xic, Aic)` | `closed(X, targets=T[:, :w])`: after w known outputs its own |
-    | `netc = train(netc, Xc, Tc, Xic, Aic)` | `keras.Model([x, k], closed(x, targets=k)[:, w:])`; `fit([X, T[:, :w]], T[:, w:])` |
+    | `netc = train(netc, Xc, Tc, Xic, Aic)` | `keras.Model([x, k], closed(x, targets=k)[:, w:])`, fit to `T[:, w:]` |
     | `[Y, Xf, Af] = net(...)`; continue from `Xf, Af` | `return_state=True`; `initial_state=` |
 
     All other arguments are those of `keras_seq.RNN`.
