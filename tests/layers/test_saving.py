@@ -284,4 +284,4 @@ def test_every_case_has_a_json_config():
     for case in CASES:
         layer = case()
         config = json.dumps(layer.get_config())
-        assert json.dumps(type(layer).from_config(json.loads(config)).get_config()) == config
+        assert json.loads(json.dumps(type(layer).from_config(json.loads(config)).get_config())) == json.loads(config)
