@@ -5,7 +5,7 @@ Two tasks:
     plant   a nonlinear plant with a noisy sensor; the net must reproduce it from its input alone, over thousands of steps
     etth1   the oil temperature of a transformer (ETTh1, hourly, two years), 24 hours ahead, given its loads
 
-    python examples/narx.py                       # both, about a minute and a half on two cores
+    python examples/narx.py                       # both, about a minute on two cores
     python examples/narx.py --task plant --units 30 --epochs 400
     python examples/narx.py --data path/to/data   # the folder that holds timeseries/ETTh1.csv
 
@@ -29,6 +29,7 @@ import keras_seq
 
 DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 BEFORE, AFTER = "NARX, trained in open loop", "NARX, fine-tuned in closed loop"
+LONGER = "NARX, as long, all in open loop"
 LAST, YESTERDAY, AR, ARX = (
     "last value",
     "same hour of yesterday",
@@ -38,6 +39,7 @@ LAST, YESTERDAY, AR, ARX = (
 COLOURS = {
     "truth": "#868e96",
     BEFORE: "#c92a2a",
+    LONGER: "#e599f7",
     AFTER: "#087f5b",
     LAST: "#1c7ed6",
     YESTERDAY: "#f08c00",
@@ -104,13 +106,17 @@ def train(model, inputs, targets, title, epochs, rate, options):
 
 
 def train_both(layer, x, y, warm_up, options, epochs, fine_epochs, rate, fine_rate, score):
-    """Open loop, then closed loop; what `score(layer)` says after each."""
-    train(open_model(layer, x.shape[-1], warm_up), [x, y], y[:, warm_up:], "open loop  ", epochs, rate, options)
-    before = score(layer)
+    """Open loop, then from there the same epochs in open loop and in closed loop; what `score(layer)` says after each."""
+    opened = open_model(layer, x.shape[-1], warm_up)
+    train(opened, [x, y], y[:, warm_up:], "open loop  ", epochs, rate, options)
+    before, weights = score(layer), layer.get_weights()
+    train(opened, [x, y], y[:, warm_up:], "as long    ", fine_epochs, fine_rate, options)
+    longer = score(layer)
+    layer.set_weights(weights)
     # one weight, two loops: what closed loop learns, open loop has learned too
     closed = closed_model(layer, x.shape[-1], warm_up)
     train(closed, [x, y[:, :warm_up]], y[:, warm_up:], "closed loop", fine_epochs, fine_rate, options)
-    return before, score(layer)
+    return before, longer, score(layer)
 
 
 def least_squares(layer, x, y, skip):
@@ -166,7 +172,7 @@ def pyplot():
 # -- a simulated plant ---------------------------------------------------------------------------------------------------
 
 
-def plant(u, rng, process_noise=0.02, sensor_noise=0.1):
+def plant(u, rng, process_noise=0.02, sensor_noise=0.3):
     """The second-order plant of Narendra and Parthasarathy 1990 (IEEE Trans. Neural Networks 1, example 2), with noise.
 
         y_t = y_{t-1} y_{t-2} (y_{t-1} + 2.5) / (1 + y_{t-1}^2 + y_{t-2}^2) + u_{t-1}
@@ -177,13 +183,13 @@ def plant(u, rng, process_noise=0.02, sensor_noise=0.1):
         u: inputs (t,).
 
     Returns:
-        Measured outputs (t,).
+        What the sensor measures (t,) and what the plant does (t,).
     """
     y = np.zeros(len(u))
     for t in range(1, len(u)):
         a, b = y[t - 1], y[t - 2] if t > 1 else 0.0
         y[t] = a * b * (a + 2.5) / (1 + a**2 + b**2) + u[t - 1] + process_noise * rng.normal()
-    return y + sensor_noise * rng.normal(size=len(u))
+    return y + sensor_noise * rng.normal(size=len(u)), y
 
 
 def staircase(steps, rng, size=2.0, longest=8):
@@ -196,7 +202,8 @@ def run_plant(options, folder):
     print(f"\n== a simulated plant: {options.steps} steps, the last third held out")
     rng = np.random.default_rng(options.seed)
     u = staircase(options.steps, rng)
-    series = np.stack([u, plant(u, rng)], axis=-1)
+    measured, clean = plant(u, rng)
+    series = np.stack([u, measured], axis=-1)
     split = 2 * options.steps // 3
     # MATLAB: mapminmax, which narxnet applies unseen, and net.divideFcn = 'divideblock'
     mean, scale = series[:split].mean(0), series[:split].std(0)
@@ -204,7 +211,7 @@ def run_plant(options, folder):
     warm_up, length = 10, 50
     x, y = np.split(windows(series[:split], length, 5), 2, axis=-1)
     x_test, y_test = series[None, split:, :1], series[None, split:, 1:]
-    true = y_test[:, warm_up:]
+    true = ((clean - mean[1]) / scale[1])[None, split + warm_up :, None]
 
     # MATLAB: net = narxnet(1:2, 1:2, 20)
     layer = keras_seq.NARX(options.units, 1, input_delays=[1, 2], output_delays=[1, 2], return_sequences=True)
@@ -217,13 +224,15 @@ def run_plant(options, folder):
     ways = {
         LAST: (last, last[:, :1]),
         ARX: predictions(least_squares(linear, x, y, warm_up), x_test, y_test, warm_up),
-        BEFORE: found[0],
-        AFTER: found[1],
+        **dict(zip((BEFORE, LONGER, AFTER), found, strict=True)),
     }
     rows = {name: [scale[1] * rmse(p, true) for p in each] for name, each in ways.items()}
     columns = ["one step ahead", f"free, {true.shape[1]} steps"]
-    table("plant, held-out steps", "the sensor's noise alone: 0.1", columns, rows)
-    draw_plant(folder / "plant.png", *(scale[1] * v[0, :, 0] + mean[1] for v in (true, found[0][1], found[1][1])))
+    noise = rmse(measured, clean)
+    table(
+        f"plant, held-out steps against its output without the sensor's noise ({noise:.2f})", "its units", columns, rows
+    )
+    draw_plant(folder / "plant.png", *(scale[1] * v[0, :, 0] + mean[1] for v in (true, found[0][1], found[2][1])))
     return rows
 
 
@@ -231,7 +240,7 @@ def draw_plant(path, true, before, after, shown=160):
     figure, axes = pyplot().subplots(2, 1, figsize=(10, 6), sharex=True, sharey=True, layout="constrained")
     steps = np.arange(min(shown, len(true)))
     for axis, name, free in ((axes[0], BEFORE, before), (axes[1], AFTER, after)):
-        axis.plot(steps, true[: len(steps)], color=COLOURS["truth"], lw=3, label="measured")
+        axis.plot(steps, true[: len(steps)], color=COLOURS["truth"], lw=3, label="plant")
         axis.plot(steps, free[: len(steps)], color=COLOURS[name], lw=1.2, label="free run")
         axis.set(title=f"{name}: error {rmse(free, true):.3f} over {len(true)} steps", ylabel="output")
         axis.legend(loc="upper left", ncols=2)
@@ -301,7 +310,9 @@ def run_etth1(options, folder):
         *(layer, x, y, warm_up, options, -(-options.epochs // 20), -(-options.fine_epochs // 16), 5e-3, 3e-3),
         score=score_both,
     )
-    print(f"free on the validation part: {checked[0]:.3f} before fine-tuning, {checked[1]:.3f} after (degrees)")
+    print(
+        f"free on the validation part: {checked[0]:.3f} before, {checked[1]:.3f} as long, {checked[2]:.3f} fine-tuned (degrees)"
+    )
     whole = true()
     later, last = whole[:, warm_up:], whole[:, warm_up - 1 : -1]
     linear = keras_seq.NARX(None, 1, **delays)
@@ -312,8 +323,7 @@ def run_etth1(options, folder):
         YESTERDAY: (yesterday, yesterday),
         AR: score(least_squares(without, y, y, warm_up)),
         ARX: score(least_squares(linear, x, y, warm_up)),
-        BEFORE: found[0],
-        AFTER: found[1],
+        **dict(zip((BEFORE, LONGER, AFTER), found, strict=True)),
     }
     rows = {
         name: [rmse(one, later), rmse(free, later), rmse(free[:, -1], later[:, -1])]
@@ -349,7 +359,7 @@ def draw_etth1(path, true, free, days=8):
     hours = np.arange(1, true.shape[1] + 1)
     for name, values in free.items():
         error = np.sqrt(np.mean((values - true) ** 2, axis=0))
-        style = {"lw": 2} if name in (BEFORE, AFTER) else {"lw": 1.2, "ls": "--"}
+        style = {"lw": 2} if name in (BEFORE, LONGER, AFTER) else {"lw": 1.2, "ls": "--"}
         axes[1].plot(hours, error, label=name, color=COLOURS[name], **style)
     axes[1].set(xlabel="hours ahead", ylabel="root mean squared error (deg C)", xticks=hours[2::3], ylim=(0, None))
     axes[1].legend(ncols=2, fontsize=8)

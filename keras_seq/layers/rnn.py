@@ -127,7 +127,17 @@ class RNN(keras.layers.RNN):
         return super().compute_output_spec(sequences, *args, **kwargs)
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None, **further_shapes):
-        return super().compute_output_shape(sequences_shape)
+        layer = self
+        if not self.built:  # a cell may know its states only when it is built
+            layer = type(self).from_config(self.get_config())
+            layer.build(sequences_shape)
+        if not self.return_internals:
+            return keras.layers.RNN.compute_output_shape(layer, sequences_shape)
+        further = {}
+        if getattr(layer.cell, "takes_targets", False):
+            further["targets"] = keras.KerasTensor((*sequences_shape[:2], layer.cell.output_size), layer.compute_dtype)
+        sequences = keras.KerasTensor(sequences_shape, layer.compute_dtype)
+        return tree.map_structure(lambda x: x.shape, keras.Operation.compute_output_spec(layer, sequences, **further))
 
     def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, targets=None):
         self._check(sequences, initial_state, mask, constants, targets)

@@ -212,10 +212,11 @@ def test_output_shapes_are_known_beforehand(case):
         assert [r.dtype for r in found] == [r.dtype.name for r in real]
 
 
-@pytest.mark.parametrize(**named([c for c in KINDS if c.cell is None and c.layer != "NARX"]))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.cell is None]))
 def test_output_shapes_are_computed(case):
     """Before the layer is built, from the shape of the sequences alone."""
-    for flags in (SEQUENCES, {}):
+    internals = {"return_internals": True}
+    for flags in (SEQUENCES, {}, internals):
         built = case(**flags)
         fresh = type(built).from_config(built.get_config())
         given = conformance.data(case, built)

@@ -5,7 +5,7 @@ from keras import ops
 
 import keras_seq
 
-registered = keras.saving.register_keras_serializable(package="stranger")
+registered = keras.saving.register_keras_serializable(package="visitor")
 
 
 @registered
