@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+import timing
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 WAYS = {
@@ -49,6 +51,22 @@ def measure(way, b, t, d, u):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, min(times)
 
 
+def measure_all(size, lengths, say=lambda text: None):
+    """The table of all ways and lengths, for a size "b,d,u"."""
+    b, d, u = size.split(",")
+    rows = []
+    for t in lengths:
+        cells = []
+        for way in WAYS:
+            say(f"peak memory: {way}, t = {t}")
+            command = [sys.executable, __file__, "--one", way, b, str(t), d, u]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            high, least = map(float, done.stdout.split())
+            cells.append(f"{high:.0f} ({least:.1f})")
+        rows.append((t, *cells))
+    return timing.table(("t", *WAYS), rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="16,64,128", metavar="B,D,U")
@@ -59,18 +77,8 @@ def main():
         way, *size = options.one
         print(*measure(way, *map(int, size)))
         return
-    b, d, u = options.size.split(",")
     print(f"(b, d, u) = ({options.size}); peak memory of the process in MiB (a training step in ms)\n")
-    print("| t | " + " | ".join(WAYS) + " |")
-    print("|---|" + "---|" * len(WAYS))
-    for t in options.steps:
-        cells = []
-        for way in WAYS:
-            command = [sys.executable, __file__, "--one", way, b, str(t), d, u]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            high, least = map(float, done.stdout.split())
-            cells.append(f"{high:6.0f} ({least:7.1f})")
-        print(f"| {t:5} | " + " | ".join(cells) + " |", flush=True)
+    print(measure_all(options.size, options.steps))
 
 
 if __name__ == "__main__":

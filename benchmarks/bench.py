@@ -1,0 +1,376 @@
+"""How fast the layers are, beside Keras's, torch's, and the products alone; written to benchmarks/RESULTS.md.
+
+    python benchmarks/bench.py                        # all of it: about half an hour on two cores
+    python benchmarks/bench.py --quick                # three minutes, few sizes and rounds
+    python benchmarks/bench.py --only peers --sizes 16,200,64,128 --memories LSTM --runs 20
+    python benchmarks/bench.py --torch /path/to/python    # an interpreter that has torch and torchrecurrent
+
+A training step is the forward pass over (b, t, d) random inputs, and the gradients of all weights and of the inputs for a
+random cotangent of all outputs. Ours and Keras's count with the better of XLA and graph mode. Where Keras has no such
+layer, `keras.layers.RNN` runs the very same step. All contestants of a size run in turn, round by round; ratios are
+those of the least times. Torch runs in a process of its own, in turn with the others.
+"""
+
+import argparse
+import pathlib
+import platform
+import subprocess
+import sys
+
+import peak_memory
+import steps
+import timing
+import variants
+
+FOLDER = pathlib.Path(__file__).parent
+PLAIN, VARIANTS = "LSTM, GRU, SimpleRNN", "variants"
+
+
+def say(text):
+    print(text, end="\033[K\r", file=sys.stderr, flush=True)
+
+
+class Results:
+    """Sections of Markdown, and the ratios that the summary is made of."""
+
+    def __init__(self):
+        self.sections, self.ratios = {}, {}
+
+    def add(self, aim, key, ratio):
+        self.ratios.setdefault(aim, {})[key] = ratio
+
+    def section(self, title, text):
+        self.sections[title] = text
+        print(f"\n## {title}\n\n{text}", flush=True)
+
+    def summary(self):
+        rows = []
+        for aim, ratios in self.ratios.items():
+            worst = (max if "at most" in aim else min)(ratios, key=ratios.get)
+            mean = timing.geometric_mean(list(ratios.values()))
+            rows.append((aim, f"{mean:.2f}", f"{ratios[worst]:.2f}", worst, len(ratios)))
+        return timing.table(("what", "geometric mean", "worst", "where", "of"), rows)
+
+
+def named(size):
+    return ",".join(map(str, size))
+
+
+# -- sections ------------------------------------------------------------------------------------------------------------
+
+
+def peers(results, options):
+    """Training and inference beside Keras and torch."""
+    torch = steps.Torch(options.torch)
+    rows, compile_rows = [], []
+    for size in options.sizes:
+        for name in options.memories:
+            say(f"peers: {name} at {named(size)}: compiling")
+            found = steps.contestants(name, size)
+            functions = {key: function for key, (function, _) in found.items()}
+            for kind in ("train", "infer"):
+                functions["torch", kind, "torch"] = torch.contestant(name, size, kind)
+            functions = {key: function for key, function in functions.items() if function is not None}
+            say(f"peers: {name} at {named(size)}")
+            times = timing.in_turn(functions, options.runs)
+            for kind in ("train", "infer"):
+                rows.append(peer_row(results, times, name, size, kind))
+            first = {key: seconds for key, (_, seconds) in found.items()}
+            for kind in ("train", "infer"):
+                ratio = first["ours", kind, "jit"] / first["keras", kind, "jit"]
+                results.add(
+                    "compiling under XLA (training and inference): our time / Keras's, at most 1",
+                    f"{name}, {kind}, {named(size)}",
+                    ratio,
+                )
+                compile_rows.append(
+                    (
+                        named(size),
+                        name,
+                        kind,
+                        f"{ratio:.2f}",
+                        f"{first['ours', kind, 'jit']:.2f}",
+                        f"{first['keras', kind, 'jit']:.2f}",
+                    )
+                )
+    columns = (
+        "b,t,d,u",
+        "memory",
+        "pass",
+        "Keras / ours",
+        "torch / ours",
+        "ours jit",
+        "ours graph",
+        "Keras jit",
+        "Keras graph",
+        "torch",
+    )
+    text = timing.table(columns, rows)
+    results.versions = torch.versions or {"torch": "none found"}
+    results.section("Beside Keras and torch: milliseconds, least (median)", text)
+    results.section(
+        "Compiling under XLA: seconds of the first call",
+        timing.table(("b,t,d,u", "memory", "pass", "ours / Keras", "ours", "Keras"), compile_rows),
+    )
+
+
+def peer_row(results, times, name, size, kind):
+    def least(whose):
+        found = [min(v) for (w, k, _), v in times.items() if (w, k) == (whose, kind)]
+        return min(found) if found else None
+
+    key = f"{name}, {named(size)}"
+    ours, beside, torch = least("ours"), least("keras"), least("torch")
+    group = PLAIN if name in steps.PLAIN else VARIANTS
+    word = {"train": "training", "infer": "inference"}[kind]
+    results.add(f"{group}, {word}: Keras's time / ours", key, beside / ours)
+    if torch is not None:
+        peer = steps.TORCH[name].split(".")[0]
+        whose = f"{name}, {word}: torch's time / ours" if peer == "torch" else f"{group}, {word}: {peer}'s time / ours"
+        results.add(whose, key, torch / ours)
+    cells = [
+        timing.least_and_median(times[key]) if key in times else "-"
+        for key in [*((w, kind, m) for w in ("ours", "keras") for m in ("jit", "graph")), ("torch", kind, "torch")]
+    ]
+    return (named(size), name, kind, f"{beside / ours:.2f}", "-" if torch is None else f"{torch / ours:.2f}", *cells)
+
+
+def all_memories(results, options):
+    """Every memory beside our LSTM."""
+    for size in options.sizes[1:3]:
+        rows = []
+        for name, row in variants.measure(size, options.runs, say).items():
+            if name.startswith("LSTM") and "FGR" not in name:
+                results.add(
+                    "every LSTM variant, training: its time / our LSTM's, at most 1.1",
+                    f"{name}, {named(size)}",
+                    row.ratio,
+                )
+            rows.append((name, f"{row.parameters:,}", f"{row.ratio:.2f}", timing.least_and_median(row.times)))
+        columns = ("memory", "parameters", "of the LSTM's", "milliseconds, least (median)")
+        results.section(
+            f"Every memory beside our LSTM, training step, XLA, (b, t, d, u) = ({named(size)})",
+            timing.table(columns, rows),
+        )
+
+
+def extras(results, options):
+    """What dropout, masks, reversal, truncation cost."""
+    rows = []
+    for size in options.sizes:
+        say(f"extras at {named(size)}")
+        times = timing.in_turn(variants.with_extras(size), options.runs)
+        for name, values in times.items():
+            ratio = min(values) / min(times["plain"])
+            if name in ("recurrent dropout", "mask", "reversed"):
+                results.add(f"{name} on, training: its time / without, at most 1.1", named(size), ratio)
+            rows.append((named(size), name, f"{ratio:.2f}", timing.least_and_median(values)))
+    columns = ("b,t,d,u", "LSTM with", "of the plain one's", "milliseconds, least (median)")
+    results.section("What options cost: the LSTM's training step, XLA", timing.table(columns, rows))
+
+
+def no_loop(results, options):
+    """Backward passes without a loop, beside dense products of the same arithmetic."""
+    rows = []
+    for size in options.sizes:
+        for name, functions in variants.without_loop(size).items():
+            say(f"no loop: {name} at {named(size)}")
+            times = {k: min(v) for k, v in timing.in_turn(functions, options.runs).items()}
+            backward = times["train"] - times["forward"]
+            ratio = backward / times["products"]
+            results.add(
+                "blocked and open loop: backward / its products alone, at most 1.5", f"{name}, {named(size)}", ratio
+            )
+            rows.append(
+                (
+                    named(size),
+                    name,
+                    f"{ratio:.2f}",
+                    f"{backward:.2f}",
+                    f"{times['products']:.2f}",
+                    f"{times['train']:.2f}",
+                )
+            )
+    columns = ("b,t,d,u", "memory", "backward / products", "backward, ms", "products, ms", "training step, ms")
+    results.section("Backward passes without a loop", timing.table(columns, rows))
+
+
+def limit(results, options):
+    """The LSTM's training step beside three times one large product of the same arithmetic."""
+    rows = []
+    for size in options.sizes:
+        say(f"limit at {named(size)}")
+        times = {k: min(v) for k, v in timing.in_turn(variants.beside_product(size), options.runs).items()}
+        share = 3 * times["product"] / times["train"]
+        rows.append(
+            (
+                named(size),
+                f"{share:.2f}",
+                f"{3 * times['product']:.1f}",
+                f"{times['train']:.1f}",
+                f"{3 * times['product, step by step'] / times['train']:.2f}",
+            )
+        )
+        if size[-1] >= 512:
+            results.add("LSTM, training: share of the limit by large products", named(size), share)
+    columns = ("b,t,d,u", "share of the limit", "three products, ms", "LSTM, ms", "share, products of one step each")
+    results.section(
+        "The LSTM's training step beside three times one product (b t, d + u) by (d + u, 4u)",
+        timing.table(columns, rows),
+    )
+
+
+def time_and_memory(results, options):
+    """Cost against the number of steps."""
+    lengths = (100, 1000) if options.quick else (100, 250, 500, 1000, 2000, 4000)
+    text = peak_memory.measure_all("32,64,256", lengths, say)
+    results.section(
+        "Cost against time: LSTM, (b, d, u) = (32, 64, 256), training step; MiB of the process at its peak (ms)", text
+    )
+
+
+def retraces(results, options):
+    """How often a layer is traced when the shapes change."""
+    rows = [(name, *counts) for name, counts in variants.traces().items()]
+    columns = ("layer", "batches and lengths seen", "traces, signature (None, None, d)", "traces, none given")
+    results.section("Traces of a compiled training step over changing shapes", timing.table(columns, rows))
+
+
+SECTIONS = {
+    "peers": peers,
+    "memories": all_memories,
+    "extras": extras,
+    "loops": no_loop,
+    "limit": limit,
+    "time": time_and_memory,
+    "traces": retraces,
+}
+
+
+# -- the figure and the page ---------------------------------------------------------------------------------------------
+
+
+def draw(results, path):
+    """Ratios of training steps, one row a memory, one mark a size."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    wanted = {k: v for k, v in results.ratios.items() if "training: " in k and "'s time / ours" in k}
+    if not wanted:
+        return
+    points = [
+        (key.rsplit(", ", 1)[0], key.rsplit(", ", 1)[1], aim, r) for aim, v in wanted.items() for key, r in v.items()
+    ]
+    names, sizes = (list(dict.fromkeys(p[i] for p in points)) for i in (0, 1))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.45 * len(names)), sharey=True, layout="constrained")
+    for axis, whose, title in (
+        (axes[0], ("Keras's",), "Keras's time / ours"),
+        (axes[1], ("torch's", "torchrecurrent's"), "torch's time / ours"),
+    ):
+        for i, size in enumerate(sizes):
+            found = [
+                (names.index(n), r)
+                for n, s, aim, r in points
+                if s == size and aim.split(": ")[1].split(" ")[0] in whose
+            ]
+            if found:
+                rows, ratios = zip(*found, strict=True)
+                axis.scatter(
+                    ratios, [row + 0.12 * (i - len(sizes) / 2) for row in rows], s=36, label=f"b,t,d,u = {size}"
+                )
+        axis.axvline(1, color="#868e96", lw=1)
+        axis.set(
+            title=f"training step: {title}",
+            xscale="log",
+            xlabel="more is better for us",
+            yticks=range(len(names)),
+            yticklabels=names,
+        )
+        axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.grid(axis="x", which="both", color="#dee2e6", lw=0.5)
+    axes[0].invert_yaxis()
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+
+
+def processor():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def page(results, command):
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=FOLDER
+    ).stdout.strip()
+    versions = {
+        "Python": platform.python_version(),
+        "TensorFlow": steps.tf.__version__,
+        "Keras": steps.keras.__version__,
+    }
+    versions |= getattr(results, "versions", {})
+    head = [
+        "# Measured",
+        f"    {command}",
+        f"{processor()}, {steps.os.cpu_count()} cores, float32; "
+        + ", ".join(f"{k} {v}" for k, v in versions.items())
+        + f"; revision {revision}. What each word means, and why the figures are what they are: docs/performance.md.",
+        "![ratios of training steps](results.png)",
+        "## In short: ratios of least times",
+        results.summary(),
+    ]
+    body = [part for title, text in results.sections.items() for part in (f"## {title}", text)]
+    return "\n\n".join([*head, *body]) + "\n"
+
+
+def main(arguments=None):
+    def size(text):
+        return tuple(map(int, text.split(",")))
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two sizes, few memories and rounds")
+    parser.add_argument(
+        "--only", nargs="+", default=list(SECTIONS), choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS)
+    )
+    parser.add_argument("--sizes", nargs="+", type=size, metavar="B,T,D,U")
+    parser.add_argument(
+        "--memories", nargs="+", choices=steps.MEMORIES, metavar="MEMORY", help="; ".join(steps.MEMORIES)
+    )
+    parser.add_argument("--runs", type=int)
+    parser.add_argument(
+        "--torch", default=sys.executable, metavar="PYTHON", help="interpreter that has torch (default this one)"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder of RESULTS.md and results.png (default: benchmarks/, none if --quick or --only)",
+    )
+    options = parser.parse_args(arguments)
+    options.sizes = options.sizes or (steps.GRID[:2] if options.quick else steps.GRID)
+    options.memories = options.memories or (
+        ["LSTM", "GRU", "PeepholeLSTM", "own cell (README)"] if options.quick else list(steps.MEMORIES)
+    )
+    options.runs = options.runs or (4 if options.quick else 10)
+    if options.quick and options.only == list(SECTIONS):
+        options.only = ["peers", "extras", "loops", "limit", "traces"]
+    results = Results()
+    for name in options.only:
+        SECTIONS[name](results, options)
+    print(f"\n## In short: ratios of least times\n\n{results.summary()}")
+    folder = options.output or (FOLDER if options.only == list(SECTIONS) else None)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(results, folder / "results.png")
+        command = " ".join(["python benchmarks/bench.py", *(sys.argv[1:] if arguments is None else arguments)])
+        (folder / "RESULTS.md").write_text(page(results, command))
+        print(f"\nwritten to {folder.resolve()}: RESULTS.md, results.png")
+    return results
+
+
+if __name__ == "__main__":
+    main()
