@@ -6,6 +6,8 @@ import pathlib
 import keras
 import pytest
 
+from keras_seq.engine import loop
+
 DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -20,6 +22,12 @@ def data_folder():
         return path
 
     return folder
+
+
+@pytest.fixture
+def one_lane(monkeypatch):
+    """All rows of a batch in one lane: half as much to trace."""
+    monkeypatch.setattr(loop, "lanes", lambda batch, weights: 1)
 
 
 @pytest.fixture(autouse=True)

@@ -77,14 +77,16 @@ def test_the_cells_of_the_guide_pass_the_checks_it_recommends(run):
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
-def test_links_lead_to_headings(guide):
+def test_links_lead_to_headings_and_files(guide):
     text = guide.read_text()
     headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
     assert len(anchors) == len(headings)
-    links = re.findall(r"\]\(#([^)]*)\)", text)
+    links = re.findall(r"\]\(([^):]*)\)", text)
     assert links
-    assert set(links) <= anchors
+    assert {link[1:] for link in links if link.startswith("#")} <= anchors
+    missing = [link for link in links if not link.startswith("#") and not (guide.parent / link).is_file()]
+    assert not missing
 
 
 def test_errors_in_the_table_of_the_guide_are_those_of_the_package():

@@ -10,9 +10,9 @@ import tensorflow as tf
 from conformance import EVERYTHING, GAPS, KINDS, Case, named
 from faults import caught, proxy, rewrite
 
+from keras_seq.engine import lanes, together
 from keras_seq.engine import loop as passes
 from keras_seq.engine import tensorflow as engine
-from keras_seq.engine import together
 from keras_seq.layers import rnn
 
 HELD = [c for c in KINDS if c.gated]
@@ -198,7 +198,7 @@ def test_cotangents_of_outputs_off_by_one(by, monkeypatch):
 
 
 def test_states_after_the_step_taken_for_those_before(monkeypatch):
-    gradient_fault(monkeypatch, kept=lambda record: [tf.roll(record[0], -1, axis=0), *record[1:]])
+    gradient_fault(monkeypatch, kept=lambda record: [(p, [tf.roll(k[0], -1, axis=0), *k[1:]]) for p, k in record])
     check_survives_nowhere()
 
 
@@ -271,3 +271,36 @@ def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch):
         assert changed == [False], f"argument {wrong}"
         outside = case.constants or case.arguments.get("outputs")
         assert outside, "the engine itself differentiates all but what `prepare` and `readout` do"
+
+
+# -- in the lanes --------------------------------------------------------------------------------------------------------
+
+
+def rows_exchanged(found, rows=None):
+    return lanes.joined(found[::-1], rows)
+
+
+def one_lanes_sums(found, rows=None):
+    return [*lanes.joined(found, rows)[:rows], *(found[0][rows:] if rows else ())]
+
+
+def same_rows_in_each(tensors, count):
+    return [lanes.apart(tensors, count)[0]] * count
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("joined", rows_exchanged), ("joined", one_lanes_sums), ("apart", same_rows_in_each)]
+)
+def test_rows_of_lanes_mixed_up(name, fault, monkeypatch):
+    case = Case("LSTM")
+    layer = case("float64", return_sequences=True, return_state=True)
+    given = conformance.data(case, layer)
+    expected = conformance.differentiated(layer)(*given)
+    monkeypatch.setattr(passes, "lanes", lambda batch, weights: 2)
+
+    def check():
+        conformance.assert_close(tf.function(conformance.differentiated(layer))(*given), expected, 1e-10)
+
+    check()
+    monkeypatch.setattr(passes, name, fault)
+    caught(check)

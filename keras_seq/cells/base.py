@@ -39,6 +39,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     it is trained by the engine: exact gradients, one product per kernel and sequence.
 
     `project` and `readout` take any number of leading axes. `step` returns as many states as it got, of the same shapes.
+    A row's result must not depend on other rows of the batch, as the engine may run them apart, unless the class says
+    `mixes_rows = True`.
     `keras_seq.expose` in it names values that a layer may return. A cell with kernels for its gates has less to write as
     a `keras_seq.GatedCell`, one whose output is fed back as a `keras_seq.FeedbackCell`.
 
@@ -83,6 +85,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     constants = ()
     blocked = False
     """Whether a step lets no gradient through the states it reads; its constants then are (b, ...)."""
+    mixes_rows = False
+    """Whether a row's result depends on other rows of the batch, as with batch normalisation; else they may run apart."""
     takes_targets = False
     """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
     settings = types.MappingProxyType({})

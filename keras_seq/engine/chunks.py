@@ -160,6 +160,7 @@ class _Parts:
             zero_output_for_mask=chunks.return_sequences,
             blocked=chunks.blocked,
             return_sequences=chunks.return_sequences,
+            independent=chunks.independent,
         )
         part.ahead = chunks.ahead
         floating = [x for x in inputs if x.dtype.is_floating]

@@ -7,6 +7,9 @@ argument as `d @ kernel^T` and onto a stack. After the loop, the gradient of eac
 and the batch, `sum_t x_t^T d_t`; so is the gradient of whatever `project` does to the inputs. What a step reads of its
 weights without `dot` (peepholes, biases) is summed as the loop goes.
 
+Rows of the batch that have nothing to do with each other may run in lanes, side by side in the same loop. A pass over
+time is a generator that yields its loop, so that the loops of all lanes can be run as one.
+
 Every tensor that may need a gradient is an argument of one `tf.custom_gradient` function; a step reads its weights as
 attributes all the same, through `keras.StatelessScope`.
 """
@@ -17,7 +20,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_seq.engine import together
-from keras_seq.engine.arrays import like, loop, outer, product, stack, swap, unstack, zeros_unless
+from keras_seq.engine.arrays import like, outer, product, stack, swap, unstack, zeros_unless
+from keras_seq.engine.lanes import apart, joined, lanes, side_by_side
 from keras_seq.engine.marks import handling
 from keras_seq.engine.merge import merged, merger
 from keras_seq.engine.step import Step
@@ -52,8 +56,8 @@ class _Pulled(NamedTuple):
     arguments: list
     sums: list
 
-    def stacked(self):
-        return [*self.projected, *self.deltas, *(x for x in self.arguments if not isinstance(x, int))]
+    def other_arguments(self):
+        return [x for x in self.arguments if not isinstance(x, int)]
 
     def present_sums(self):
         return [g for g in self.sums if g is not None]
@@ -69,6 +73,7 @@ class Loop(Step):
     """
 
     return_sequences: bool
+    independent: bool
 
     def run(self, keep):
         self.ahead = project_ahead()
@@ -85,10 +90,52 @@ class Loop(Step):
 
         return forward(*self.args)
 
+    def forward(self, args, keep):
+        """`(*outputs, *final states)`, and per lane what backward wants of each step if `keep`."""
+        parts = self.parts()
+        found = side_by_side([p.forward_pass(a, keep) for p, a in zip(parts, self.args_of(parts, args), strict=True)])
+        self.structure = parts[0].structure
+        results = joined([results for results, _ in found])
+        return results, [(part, kept) for part, (_, kept) in zip(parts, found, strict=True)]
+
+    def backward(self, args, cotangents, kept):
+        """Gradients of `args` from the cotangents of `(*outputs, *final states)` and what forward kept."""
+        parts = [part for part, _ in kept]
+        each = zip(parts, self.args_of(parts, args), apart(cotangents, len(parts)), kept, strict=True)
+        if self.blocked:
+            n = len(self.states)
+            found = [together.backward(p, a, c, self.return_sequences, k[:n]) for p, a, c, (_, k) in each]
+        else:
+            found = side_by_side([p.backward_pass(a, c, k) for p, a, c, (_, k) in each])
+        return joined(found, rows=len(args) - len(self.weights))
+
+    def parts(self):
+        """This loop over the rows of each lane."""
+        count = lanes(self.given[0].shape[0], self.weights) if self.independent else 1
+        if count == 1:
+            return [self]
+        found = []
+        for rows in zip(
+            *(apart(tf.nest.flatten(x), count) for x in (self.inputs, self.states, self.constants)),
+            [None] * count if self.mask is None else [m for (m,) in apart([self.mask], count)],
+            strict=True,
+        ):
+            inputs, states, constants, mask = rows
+            inputs = tf.nest.pack_sequence_as(self.inputs, inputs)
+            given = {"inputs": inputs, "states": tuple(states), "constants": tuple(constants), "mask": mask}
+            found.append(dataclasses.replace(self, **given))
+            found[-1].ahead = self.ahead
+        return found
+
+    def args_of(self, parts, args):
+        """The `args` of each part: its rows of all that is given, and the same weights."""
+        n = len(args) - len(self.weights)
+        return [[*rows, *args[n:]] for rows in apart(args[:n], len(parts))]
+
     # -- forward -----------------------------------------------------------------------------------------------------
 
-    def forward(self, args, keep):
-        """`(*outputs, *final states)`, and what backward wants of each step if `keep`."""
+    def forward_pass(self, args, keep):
+        """`(*outputs, *final states)`, and what backward wants of each step if `keep`; its loop it yields."""
         inputs, states, constants, values = self.unpack(args)
         time = self.time(inputs)
 
@@ -111,26 +158,28 @@ class Loop(Step):
             source = tf.nest.map_structure(unstack, given)
             mask = None if self.mask is None else unstack(tf.transpose(self.mask))
 
-            def body(index, outputs, states, stacks):
-                at = self.at(index, time)
-                projected = tf.nest.map_structure(lambda s: s.read(at), source)
+            stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results, probe.projected))
+
+        def body(index, outputs, states, stacks):
+            at = self.at(index, time)
+            projected = tf.nest.map_structure(lambda s: s.read(at), source)
+            results = []
+
+            def multiply(x, _):
+                results.append(product(x, probe.kernels[len(results)]))
+                return results[-1]
+
+            with self.reading(values):
                 if not self.ahead:
                     projected = self.project(projected)
-                results = []
-
-                def multiply(x, _):
-                    results.append(product(x, probe.kernels[len(results)]))
-                    return results[-1]
-
                 with handling(multiply):
                     hidden = None if mask is None else mask.read(at)
                     new_outputs, new_states = self.advance(projected, outputs, states, constants, hidden)
-                left = leave(new_outputs, states, results, projected)
-                stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
-                return index + 1, new_outputs, like(new_states, states), stacks
+            left = leave(new_outputs, states, results, projected)
+            stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
+            return new_outputs, like(new_states, states), stacks
 
-            stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results, probe.projected))
-            _, outputs, final, stacks = loop(time, body, (probe.outputs, states, stacks))
+        outputs, final, stacks = yield time, body, (probe.outputs, states, stacks)
         stacks = [s.stack() for s in stacks]
         if self.return_sequences:
             steps = tf.nest.flatten(inputs)[0].shape[:1]
@@ -162,53 +211,67 @@ class Loop(Step):
 
         return backward(*args, *cotangents)
 
-    def backward(self, args, cotangents, kept):
-        """Gradients of `args` from the cotangents of `(*outputs, *final states)` and what forward kept."""
-        if self.blocked:
-            return together.backward(self, args, cotangents, self.return_sequences, kept[: len(self.states)])
+    def backward_pass(self, args, cotangents, kept):
+        """Gradients of `args` from the cotangents of `(*outputs, *final states)` and what forward kept; its loop it yields."""
         inputs, states, constants, values = self.unpack(args)
         time = self.time(inputs)
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
         transposed = [tf.transpose(k) for k in probe.kernels]
-        read_step = self.reader(probe, kept, time)
+        masked = None if self.mask is None else unstack(tf.transpose(self.mask))
+        stacks = [unstack(k) for k in kept]
+        before, own = stacks[: len(states)], tuple(stacks[len(states) :])
+        apart = [j for j in range(len(probe.kernels)) if j not in self.merged]
+        floating = [p.dtype.is_floating for p in tf.nest.flatten(probe.projected)]
         doutputs, dstates = tuple(cotangents[: len(probe.outputs)]), tuple(cotangents[len(probe.outputs) :])
-        each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else None
-        if self.return_sequences:
-            doutputs = tuple(tf.zeros_like(o) for o in probe.outputs)
+        each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else []
+        if each:  # only a mask lets an output go on to the next step
+            doutputs = () if self.mask is None else tuple(tf.zeros_like(o) for o in probe.outputs)
 
-        def pull(index, doutputs, dstates):
-            if each is not None:
-                doutputs = tuple(d + e.read(index) for d, e in zip(doutputs, each, strict=True))
-            step = read_step(index)
-            pulled = self.pull(step, probe.outputs, constants, values, transposed, (*doutputs, *dstates))
-            return pulled._replace(deltas=[d for j, d in enumerate(pulled.deltas) if j not in self.merged])
-
-        def body(count, doutputs, dstates, totals, stacks):
-            index = time - 1 - count
-            pulled = pull(index, doutputs, dstates)
-            totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
-            # the cotangent of the projection is stacked in order of time, all else in order of processing
+        def pull(index, doutputs, dstates, own):
+            """A step pulled back, and where on the stacks it is."""
             at = self.at(index, time)
-            places = [at] * len(pulled.projected) + [index] * (len(stacks) - len(pulled.projected))
-            stacks = tuple(s.write(i, v) for s, i, v in zip(stacks, places, pulled.stacked(), strict=True))
-            return count + 1, pulled.outputs, like(pulled.states, dstates), totals, stacks
+            # a projection ahead of the loop is on its stack in order of time, all else in order of processing
+            places = [index] * len(apart) + [at if self.ahead else index] * len(floating)
+            here = [s.read(place) for s, place in zip(own, places, strict=True)]
+            results, projected = dict(zip(apart, here, strict=False)), here[len(apart) :]
+            results |= {j: tf.zeros_like(projected[i]) for j, i in self.merged.items()}
+            step = _Kept(
+                tf.nest.pack_sequence_as(probe.projected, projected),
+                tuple(s.read(index) for s in before),
+                [results[j] for j in range(len(results))],
+                None if masked is None else masked.read(at),
+            )
+            now = [e.read(index) for e in each]
+            dnow = [d + e for d, e in zip(doutputs, now, strict=True)] if each and doutputs else now or doutputs
+            return self.pull(step, probe.outputs, constants, values, transposed, (*dnow, *dstates)), places
+
+        def body(index, doutputs, dstates, totals, own, stacks):
+            index = time - 1 - index
+            pulled, places = pull(index, doutputs, dstates, own)
+            totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
+            # what was kept of a step is not read again: its cotangent takes its place
+            new = iter(pulled.projected)
+            new = [*(pulled.deltas[j] for j in apart), *(next(new) if f else None for f in floating)]
+            own = tuple(s if v is None else s.write(p, v) for s, p, v in zip(own, places, new, strict=True))
+            stacks = tuple(s.write(index, v) for s, v in zip(stacks, pulled.other_arguments(), strict=True))
+            return pulled.outputs[: len(doutputs)], like(pulled.states, dstates), totals, own, stacks
 
         # a step whose result is not used tells what is connected to what
-        example = pull(time - 1, doutputs, dstates)
+        example, _ = pull(time - 1, doutputs, dstates, own)
         totals = tuple(tf.zeros_like(g) for g in example.present_sums())
-        stacks = tuple(stack(v, time) for v in example.stacked())
-        _, _, dstates, totals, stacks = loop(time, body, (doutputs, dstates, totals, stacks))
+        stacks = tuple(stack(v, time) for v in example.other_arguments())
+        _, dstates, totals, own, stacks = yield time, body, (doutputs, dstates, totals, own, stacks)
 
-        stacks = iter([s.stack() for s in stacks])
-        dprojected = [next(stacks) for _ in example.projected]
-        deltas = {j: next(stacks) for j in range(len(probe.kernels)) if j not in self.merged}
-        places = [i for i, p in enumerate(tf.nest.flatten(probe.projected)) if p.dtype.is_floating]
-        for j, i in self.merged.items():
-            delta = dprojected[places.index(i)]
-            deltas[j] = tf.reverse(delta, [0]) if self.go_backwards else delta
+        own = [s.stack() for s in own]
+        deltas, dprojected = dict(zip(apart, own, strict=False)), own[len(apart) :]
+        deltas |= {j: dprojected[i] for j, i in self.merged.items()}
+        stacks = (s.stack() for s in stacks)
         arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
         dkernels = [outer(x, deltas[j], probe.kernels[j].dtype) for j, x in enumerate(arguments)]
+        dprojected = [d for d, f in zip(dprojected, floating, strict=True) if f]
+        if self.go_backwards and not self.ahead:
+            dprojected = [tf.reverse(d, [0]) for d in dprojected]
         totals = iter(totals)
         sums = [None if g is None else next(totals) for g in example.sums]
         inside = [*[None] * (len(args) - len(dstates) - len(sums)), *dstates, *sums]
@@ -222,28 +285,6 @@ class Loop(Step):
     def at(self, index, time):
         """The place in order of time of the step at `index` in order of processing."""
         return time - 1 - index if self.go_backwards else index
-
-    def reader(self, probe, kept, time):
-        """A function from an index to what was kept of that step: `(projected, states, results, mask)`."""
-        stacks = [unstack(k) for k in kept]
-        apart = [j for j in range(len(probe.kernels)) if j not in self.merged]
-        n, m = len(self.states), len(self.states) + len(apart)
-        mask = None if self.mask is None else unstack(tf.transpose(self.mask))
-
-        def read(index):
-            at = self.at(index, time)
-            # a projection ahead of the loop was stacked in order of time, all else in order of processing
-            projected = [s.read(at if self.ahead else index) for s in stacks[m:]]
-            results = {j: s.read(index) for j, s in zip(apart, stacks[n:m], strict=True)}
-            results |= {j: tf.zeros_like(projected[i]) for j, i in self.merged.items()}
-            return _Kept(
-                tf.nest.pack_sequence_as(probe.projected, projected),
-                tuple(s.read(index) for s in stacks[:n]),
-                [results[j] for j in range(len(results))],
-                None if mask is None else mask.read(at),
-            )
-
-        return read
 
     def pull(self, kept, outputs, constants, values, transposed, cotangents):
         """Pull the cotangents of a step's `(*outputs, *states)` back to what it came from, by replaying it.

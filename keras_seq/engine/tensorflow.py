@@ -23,6 +23,7 @@ def scan(
     zero_output_for_mask=False,
     keep=True,
     blocked=False,
+    independent=False,
     history=None,
     truncate=None,
     checkpoint=False,
@@ -50,6 +51,8 @@ def scan(
         zero_output_for_mask: as above.
         keep: keep what the backward pass needs. If False, a gradient is as right, but runs the loop again first.
         blocked: let no gradient through the states that a step reads.
+        independent: the rows (first axes) of inputs, states and constants have nothing to do with each other: they may run
+            in lanes, side by side in one loop.
         history: function `(projected, states) -> states before each step`, of (t, b, ...) tensors and the initial states,
             or None; the inputs of masked steps are left out of what it sees.
         truncate: let no gradient pass from a step to the one before it where that is the last of k, 2k, ... steps.
@@ -72,10 +75,10 @@ def scan(
     given = project, step, inputs, states, tuple(constants), tuple(weights), mask
     settings = go_backwards, zero_output_for_mask, blocked
     if truncate is not None or checkpoint:
-        over_time = Chunks(*given, *settings, return_sequences, size=truncate, cut=truncate is not None)
+        over_time = Chunks(*given, *settings, return_sequences, independent, size=truncate, cut=truncate is not None)
         results = over_time.run(keep=True)
     elif history is None:
-        over_time = Loop(*given, *settings, return_sequences)
+        over_time = Loop(*given, *settings, return_sequences, independent)
         results = over_time.run(keep)
     else:
         over_time = Step(*given, *settings)

@@ -93,6 +93,8 @@ class RNN(keras.layers.RNN):
             raise ValueError(
                 f"return_internals: expected False for a cell that is no keras_seq.Cell, {cell!r}, got True"
             )
+        if isinstance(cell, Cell) and cell.mixes_rows and cell.blocked:
+            raise ValueError(f"cell: expected one that is not blocked if it mixes rows, got {cell!r}")
         self.truncate = None if truncate is None else positive_integer("truncate", truncate)
         self.checkpoint = boolean("checkpoint", checkpoint)
         for name in ("truncate", "checkpoint"):
@@ -205,7 +207,8 @@ class RNN(keras.layers.RNN):
             results, states = self._keras_loop(project, step, inputs, states, constants, mask)
         else:
             in_chunks = self.checkpoint or self.truncate is not None
-            known = None if in_chunks or any(cell.zoneout_rates()) else cell.history(targets is not None)
+            in_loop = in_chunks or cell.mixes_rows or any(cell.zoneout_rates())
+            known = None if in_loop else cell.history(targets is not None)
             results, states = engine.scan(
                 project,
                 step,
@@ -219,6 +222,7 @@ class RNN(keras.layers.RNN):
                 zero_output_for_mask=self.zero_output_for_mask,
                 keep=training,
                 blocked=cell.blocked,
+                independent=not (cell.constants or cell.mixes_rows),
                 truncate=self.truncate,
                 checkpoint=self.checkpoint,
                 history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),

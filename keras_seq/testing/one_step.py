@@ -9,7 +9,7 @@ from keras_seq.engine.marks import collecting, handling
 from keras_seq.testing.differences import assert_close
 from keras_seq.testing.runs import call
 from keras_seq.testing.subject import taken
-from keras_seq.testing.table import check
+from keras_seq.testing.table import NotThisCell, check
 
 
 @check(
@@ -80,6 +80,8 @@ def _check_any_axes(function, x, name):
 )
 def check_rows(subject):
     cell, x, states, constants = subject.one_step()
+    if cell.mixes_rows:
+        raise NotThisCell("it says that it mixes rows")
     _, other_x, other_states, other_constants = subject.one_step(seed=1)
     batched = [spec.shape.rank > 0 and spec.shape[0] is None for spec in subject.constants]
 

@@ -4,6 +4,7 @@ All sizes are different primes, so that a product's shapes say what it is.
 """
 
 import collections
+import os
 import re
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
+from keras_seq.engine import lanes, loop
 
 B, T, D, U = 13, 7, 5, 11
 Product = collections.namedtuple("Product", "left right contracted")
@@ -82,7 +84,7 @@ def result(product):
 @pytest.mark.parametrize("flags", [{"return_sequences": True}, {"go_backwards": True}], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
-def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags):
+def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags, one_lane):
     layer = getattr(keras_seq, name)(U, **arguments, **flags)
     layer.build((B, T, D))
     mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
@@ -98,7 +100,48 @@ def test_products_of_a_training_step(name, arguments, columns, dots, masked, fla
 
 
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
-def test_inference_keeps_nothing(name, arguments, columns, dots):
+def test_two_lanes_in_one_loop(name, arguments, columns, dots, monkeypatch):
+    """Each product of a step once for the first six rows and once for the other seven, in the same two loops."""
+    monkeypatch.setattr(loop, "lanes", lambda batch, weights: 2)
+    layer = getattr(keras_seq, name)(U, **arguments, return_sequences=True)
+    layer.build((B, T, D))
+    program = Program(training_step(layer), tf.ones((B, T, D)))
+    assert len(program.loops) == 2
+    forward, backward = program.loops
+    wanted = [((D, columns * U), D), *[((U, m * U), U) for m in dots]]
+    assert sorted(forward) == sorted(Product((rows, k[0]), k, n) for rows in (6, 7) for k, n in wanted)
+    assert sorted(backward) == sorted(Product((rows, m * U), (m * U, U), m * U) for rows in (6, 7) for m in dots)
+
+
+def test_how_many_lanes(monkeypatch):
+    """Two on a CPU of two cores or more, where there are two rows and a product of one step is small."""
+    small, large = ([tf.zeros((8, n)), tf.zeros(n)] for n in (16, 10**6))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    with tf.Graph().as_default():
+        assert [lanes.lanes(b, small) for b in (None, 1, 2, 64)] == [2, 1, 2, 2]
+        assert [lanes.lanes(b, large) for b in (None, 1, 2, 64)] == [1, 1, 2, 1]
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        assert lanes.lanes(64, small) == 1
+    assert lanes.lanes(64, small) == 1  # eagerly, nothing runs side by side
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_no_stack_is_copied_in_a_loop(backwards, one_lane):
+    """The cotangents of a step take the place of what was kept of it: XLA does so without copying the whole stack."""
+    layer = keras_seq.LSTM(U, return_sequences=True, go_backwards=backwards)
+    layer.build((B, T, D))
+    step, x = training_step(layer), tf.ones((B, T, D))
+    text = step.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+    bodies = re.findall(r" while\(.*body=(%[\w.\-]+)", text)
+    assert len(bodies) == 2
+    for body in bodies:
+        lines = text.split(f"\n{body} (")[1].split("\n}")[0].splitlines()
+        assert any(f"f32[{T},{B},{4 * U}]" in line for line in lines)
+        assert not any(re.search(rf" = f32\[{T},{B},\d+\]\S* copy\(", line) for line in lines)
+
+
+@pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
+def test_inference_keeps_nothing(name, arguments, columns, dots, one_lane):
     layer = getattr(keras_seq, name)(U, **arguments)
     layer.build((B, T, D))
     inference = Program(tf.function(lambda x: layer(x), jit_compile=True), tf.ones((B, T, D)))

@@ -1,0 +1,65 @@
+"""The bench at work on small sizes: what it measures, what it writes, and what it says of a missing peer."""
+
+import pathlib
+import sys
+import time
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import bench
+
+        yield bench
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def test_in_turn_and_its_figures(bench):
+    order = []
+    functions = {"slow": lambda: order.append("slow") or time.sleep(0.02), "own": lambda: order.append("own") or 7.5}
+    times = bench.timing.in_turn(functions, runs=3, warm_up=1)
+    assert order == ["slow", "own"] * 4
+    assert times["own"] == [7.5] * 3
+    assert len(times["slow"]) == 3
+    assert min(times["slow"]) >= 20
+    assert bench.timing.median([3, 1, 2]) == 2
+    assert bench.timing.median([4, 1, 2, 3]) == 2.5
+    assert bench.timing.geometric_mean([2, 8]) == pytest.approx(4)
+
+
+def test_summary_names_the_worst(bench):
+    results = bench.Results()
+    for key, ratio in (("a", 2.0), ("b", 0.5)):
+        results.add("more is better", key, ratio)
+        results.add("at most 1", key, ratio)
+    _, _, more, most = results.summary().splitlines()
+    assert more == "| more is better | 1.00 | 0.50 | b | 2 |"
+    assert most == "| at most 1 | 1.00 | 2.00 | a | 2 |"
+
+
+def test_peers_without_torch(bench, tmp_path, capsys):
+    flags = ["--only", "peers", "limit", "--sizes", "2,3,4,5", "--memories", "LSTM", "--runs", "1"]
+    # a Python that says nothing, in the place of one that has torch
+    results = bench.main([*flags, "--torch", "true", "--output", str(tmp_path)])
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.startswith("# Measured")
+    assert "torch none found" in page
+    assert "| 2,3,4,5 | LSTM | train | " in page
+    assert "| 2,3,4,5 | LSTM | infer | " in page
+    assert "at most 1" in capsys.readouterr().out
+    for name in ("training", "inference"):
+        assert list(results.ratios[f"LSTM, GRU, SimpleRNN, {name}: Keras's time / ours"]) == ["LSTM, 2,3,4,5"]
+    assert (tmp_path / "results.png").stat().st_size > 5000
+
+
+def test_every_memory_of_the_table_exists(bench):
+    for name, make in bench.variants.MEMORIES.items():
+        layer = make(3, return_sequences=True)
+        layer.build((2, 4, 5))
+        assert layer.count_params() > 0, name
