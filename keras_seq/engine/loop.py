@@ -228,40 +228,45 @@ class Loop(Step):
         if each:  # only a mask lets an output go on to the next step
             doutputs = () if self.mask is None else tuple(tf.zeros_like(o) for o in probe.outputs)
 
-        def pull(index, doutputs, dstates, own):
-            """A step pulled back, and where on the stacks it is."""
-            at = self.at(index, time)
-            # a projection ahead of the loop is on its stack in order of time, all else in order of processing
-            places = [index] * len(apart) + [at if self.ahead else index] * len(floating)
-            here = [s.read(place) for s, place in zip(own, places, strict=True)]
+        def places(index):
+            """Of a projection ahead of the loop in order of time, of all else in order of processing."""
+            return [index] * len(apart) + [self.at(index, time) if self.ahead else index] * len(floating)
+
+        def read(own, index):
+            return tuple(s.read(place) for s, place in zip(own, places(index), strict=True))
+
+        def pull(index, doutputs, dstates, here):
             results, projected = dict(zip(apart, here, strict=False)), here[len(apart) :]
             results |= {j: tf.zeros_like(projected[i]) for j, i in self.merged.items()}
             step = _Kept(
                 tf.nest.pack_sequence_as(probe.projected, projected),
                 tuple(s.read(index) for s in before),
                 [results[j] for j in range(len(results))],
-                None if masked is None else masked.read(at),
+                None if masked is None else masked.read(self.at(index, time)),
             )
             now = [e.read(index) for e in each]
             dnow = [d + e for d, e in zip(doutputs, now, strict=True)] if each and doutputs else now or doutputs
-            return self.pull(step, probe.outputs, constants, values, transposed, (*dnow, *dstates)), places
+            return self.pull(step, probe.outputs, constants, values, transposed, (*dnow, *dstates))
 
-        def body(index, doutputs, dstates, totals, own, stacks):
+        def body(index, doutputs, dstates, totals, here, own, stacks):
             index = time - 1 - index
-            pulled, places = pull(index, doutputs, dstates, own)
+            pulled = pull(index, doutputs, dstates, here)
             totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
             # what was kept of a step is not read again: its cotangent takes its place
             new = iter(pulled.projected)
             new = [*(pulled.deltas[j] for j in apart), *(next(new) if f else None for f in floating)]
-            own = tuple(s if v is None else s.write(p, v) for s, p, v in zip(own, places, new, strict=True))
+            own = tuple(s if v is None else s.write(p, v) for s, p, v in zip(own, places(index), new, strict=True))
+            # read after the write, for the next step: else XLA may copy a whole stack to read from while it writes
+            here = like(read(own, tf.maximum(index - 1, 0)), here)
             stacks = tuple(s.write(index, v) for s, v in zip(stacks, pulled.other_arguments(), strict=True))
-            return pulled.outputs[: len(doutputs)], like(pulled.states, dstates), totals, own, stacks
+            return pulled.outputs[: len(doutputs)], like(pulled.states, dstates), totals, here, own, stacks
 
         # a step whose result is not used tells what is connected to what
-        example, _ = pull(time - 1, doutputs, dstates, own)
+        here = read(own, time - 1)
+        example = pull(time - 1, doutputs, dstates, here)
         totals = tuple(tf.zeros_like(g) for g in example.present_sums())
         stacks = tuple(stack(v, time) for v in example.other_arguments())
-        _, dstates, totals, own, stacks = yield time, body, (doutputs, dstates, totals, own, stacks)
+        _, dstates, totals, _, own, stacks = yield time, body, (doutputs, dstates, totals, here, own, stacks)
 
         own = [s.stack() for s in own]
         deltas, dprojected = dict(zip(apart, own, strict=False)), own[len(apart) :]
