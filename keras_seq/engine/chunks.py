@@ -162,7 +162,6 @@ class _Parts:
             return_sequences=chunks.return_sequences,
             independent=chunks.independent,
         )
-        part.ahead = chunks.ahead
         floating = [x for x in inputs if x.dtype.is_floating]
         return part, [*floating, *states, *self.args[len(floating) + len(states) :]]
 

@@ -1,6 +1,7 @@
 """The loop over time on TensorFlow, with an exact backward pass derived from the step alone.
 
-Forward keeps, per step, the states, the projected inputs and the results of the `dot`s. Backward walks time in reverse
+All inputs are projected by one product before the loop. Forward keeps, per step, the states, the projected inputs and the
+results of the `dot`s. Backward walks time in reverse
 and replays one step after the other: each `dot` returns its kept result instead of multiplying, automatic
 differentiation pulls the cotangents back through that one step, and the cotangent `d` of every `dot` goes on to its
 argument as `d @ kernel^T` and onto a stack. After the loop, the gradient of each kernel is one product over all steps
@@ -25,11 +26,6 @@ from keras_seq.engine.lanes import apart, joined, lanes, side_by_side
 from keras_seq.engine.marks import handling
 from keras_seq.engine.merge import merged, merger
 from keras_seq.engine.step import Step
-
-
-def project_ahead():
-    """Whether to project all inputs by one product before the loop (GPU), or each step's inside it (faster on CPU)."""
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 class _Kept(NamedTuple):
@@ -76,8 +72,6 @@ class Loop(Step):
     independent: bool
 
     def run(self, keep):
-        self.ahead = project_ahead()
-
         @tf.custom_gradient
         def forward(*args):
             results, kept = self.forward(args, keep)
@@ -124,7 +118,6 @@ class Loop(Step):
             inputs = tf.nest.pack_sequence_as(self.inputs, inputs)
             given = {"inputs": inputs, "states": tuple(states), "constants": tuple(constants), "mask": mask}
             found.append(dataclasses.replace(self, **given))
-            found[-1].ahead = self.ahead
         return found
 
     def args_of(self, parts, args):
@@ -139,52 +132,54 @@ class Loop(Step):
         inputs, states, constants, values = self.unpack(args)
         time = self.time(inputs)
 
-        def leave(outputs, old_states, results, projected):
+        def leave(outputs, old_states, results):
             """What a step leaves on the stacks."""
             left = [*outputs] if self.return_sequences else []
-            if not keep:
-                return left
-            if self.blocked:
-                return [*left, *old_states]
-            projected = [] if self.ahead else tf.nest.flatten(projected)
-            for j, i in self.merged.items():
-                projected[i] = merger(results[j])
-            return [*left, *old_states, *(r for j, r in enumerate(results) if j not in self.merged), *projected]
+            if keep:
+                left += old_states
+            if keep and not self.blocked:
+                left += [r for j, r in enumerate(results) if j not in self.merged]
+            return left
 
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
-            self.merged = {} if self.ahead else merged(probe)
-            given = self.project(inputs) if self.ahead else inputs
-            source = tf.nest.map_structure(unstack, given)
-            mask = None if self.mask is None else unstack(tf.transpose(self.mask))
+            self.merged = merged(probe)
+            projected = tuple(unstack(x) for x in tf.nest.flatten(self.project(inputs)))
+        mask = None if self.mask is None else unstack(tf.transpose(self.mask))
+        stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results))
 
-            stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results, probe.projected))
-
-        def body(index, outputs, states, stacks):
+        def read(projected, index):
+            """The projection of the step at `index`, flat."""
             at = self.at(index, time)
-            projected = tf.nest.map_structure(lambda s: s.read(at), source)
+            return tuple(p.read(at) for p in projected)
+
+        def body(index, outputs, states, here, projected, stacks):
+            at = self.at(index, time)
             results = []
 
             def multiply(x, _):
                 results.append(product(x, probe.kernels[len(results)]))
                 return results[-1]
 
-            with self.reading(values):
-                if not self.ahead:
-                    projected = self.project(projected)
-                with handling(multiply):
-                    hidden = None if mask is None else mask.read(at)
-                    new_outputs, new_states = self.advance(projected, outputs, states, constants, hidden)
-            left = leave(new_outputs, states, results, projected)
+            with self.reading(values), handling(multiply):
+                own, hidden = tf.nest.pack_sequence_as(probe.projected, here), None if mask is None else mask.read(at)
+                new_outputs, new_states = self.advance(own, outputs, states, constants, hidden)
+            if keep:  # where only the sum is kept, it takes the place of the projection
+                sums = {i: merger(results[j]) for j, i in self.merged.items()}
+                projected = tuple(p.write(at, sums[i]) if i in sums else p for i, p in enumerate(projected))
+            left = leave(new_outputs, states, results)
             stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
-            return new_outputs, like(new_states, states), stacks
+            # read after the write, for the next step: else XLA may copy a whole stack to read from while it writes
+            here = like(read(projected, tf.minimum(index + 1, time - 1)), here)
+            return new_outputs, like(new_states, states), here, projected, stacks
 
-        outputs, final, stacks = yield time, body, (probe.outputs, states, stacks)
+        carried = (probe.outputs, states, read(projected, 0), projected, stacks)
+        outputs, final, _, projected, stacks = yield time, body, carried
         stacks = [s.stack() for s in stacks]
         if self.return_sequences:
             steps = tf.nest.flatten(inputs)[0].shape[:1]
             outputs = [swap(tf.ensure_shape(stacks.pop(0), steps + o.shape)) for o in probe.outputs]
-        return (*outputs, *final), stacks + (tf.nest.flatten(given) if keep and self.ahead else [])
+        return (*outputs, *final), [*stacks, *(p.stack() for p in projected)] if keep else []
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -229,8 +224,8 @@ class Loop(Step):
             doutputs = () if self.mask is None else tuple(tf.zeros_like(o) for o in probe.outputs)
 
         def places(index):
-            """Of a projection ahead of the loop in order of time, of all else in order of processing."""
-            return [index] * len(apart) + [self.at(index, time) if self.ahead else index] * len(floating)
+            """Projections are in order of time, all else is in order of processing."""
+            return [index] * len(apart) + [self.at(index, time)] * len(floating)
 
         def read(own, index):
             return tuple(s.read(place) for s, place in zip(own, places(index), strict=True))
@@ -256,7 +251,7 @@ class Loop(Step):
             new = iter(pulled.projected)
             new = [*(pulled.deltas[j] for j in apart), *(next(new) if f else None for f in floating)]
             own = tuple(s if v is None else s.write(p, v) for s, p, v in zip(own, places(index), new, strict=True))
-            # read after the write, for the next step: else XLA may copy a whole stack to read from while it writes
+            # again read after the write
             here = like(read(own, tf.maximum(index - 1, 0)), here)
             stacks = tuple(s.write(index, v) for s, v in zip(stacks, pulled.other_arguments(), strict=True))
             return pulled.outputs[: len(doutputs)], like(pulled.states, dstates), totals, here, own, stacks
@@ -270,13 +265,12 @@ class Loop(Step):
 
         own = [s.stack() for s in own]
         deltas, dprojected = dict(zip(apart, own, strict=False)), own[len(apart) :]
-        deltas |= {j: dprojected[i] for j, i in self.merged.items()}
+        for j, i in self.merged.items():
+            deltas[j] = tf.reverse(dprojected[i], [0]) if self.go_backwards else dprojected[i]
         stacks = (s.stack() for s in stacks)
         arguments = [kept[x] if isinstance(x, int) else next(stacks) for x in example.arguments]
         dkernels = [outer(x, deltas[j], probe.kernels[j].dtype) for j, x in enumerate(arguments)]
         dprojected = [d for d, f in zip(dprojected, floating, strict=True) if f]
-        if self.go_backwards and not self.ahead:
-            dprojected = [tf.reverse(d, [0]) for d in dprojected]
         totals = iter(totals)
         sums = [None if g is None else next(totals) for g in example.sums]
         inside = [*[None] * (len(args) - len(dstates) - len(sums)), *dstates, *sums]

@@ -16,16 +16,13 @@ CHOICES = [
     {"lanes": 1},
     {"lanes": 2},
     {"lanes": 3},
-    {"ahead": True, "lanes": 1},
-    {"ahead": True, "lanes": 2},
     {"merged": False, "lanes": 2},
     {"training": False, "lanes": 2},
 ]
 
 
-def choose(monkeypatch, lanes, ahead=False, merged=True):
+def choose(monkeypatch, lanes, merged=True):
     monkeypatch.setattr(loop, "lanes", lambda batch, weights: lanes)
-    monkeypatch.setattr(loop, "project_ahead", lambda: ahead)
     if not merged:
         monkeypatch.setattr(loop, "merged", lambda probe: {})
 

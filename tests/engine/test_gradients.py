@@ -133,18 +133,6 @@ def test_one_trace_serves_all_sizes_compiled(case):
     assert len(traces) <= 2
 
 
-@pytest.mark.parametrize(**named(KINDS))
-def test_equal_with_inputs_projected_ahead_and_in_the_loop(case, monkeypatch):
-    for flags in ({}, {"go_backwards": True}):
-        layer = case("float64", **SEQUENCES, **flags)
-        given = conformance.data(case, layer)
-        found = []
-        for ahead in (True, False):
-            monkeypatch.setattr(engine, "project_ahead", lambda ahead=ahead: ahead)
-            found.append(differentiated(layer)(*given))
-        assert_close(*found, 1e-12)
-
-
 @pytest.mark.parametrize(**named([c for c in KINDS if not c.constants and not c.targets]))
 def test_equal_to_the_keras_layer_over_the_same_cell(case):
     layer = case("float64", **SEQUENCES)
