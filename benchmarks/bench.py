@@ -1,6 +1,6 @@
 """How fast the layers are, beside Keras's, torch's, and the products alone; written to benchmarks/RESULTS.md.
 
-    python benchmarks/bench.py                        # all of it: about half an hour on two cores
+    python benchmarks/bench.py                        # all of it: about twenty minutes on two cores
     python benchmarks/bench.py --quick                # three minutes, few sizes and rounds
     python benchmarks/bench.py --only peers --sizes 16,200,64,128 --memories LSTM --runs 20
     python benchmarks/bench.py --torch /path/to/python    # an interpreter that has torch and torchrecurrent
@@ -288,11 +288,12 @@ def draw(results, path):
             yticks=range(len(names)),
             yticklabels=names,
         )
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
         axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axis.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axis.grid(axis="x", which="both", color="#dee2e6", lw=0.5)
     axes[0].invert_yaxis()
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes), fontsize=8)
     figure.savefig(path, dpi=100)
 
 
@@ -366,7 +367,9 @@ def main(arguments=None):
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         draw(results, folder / "results.png")
-        command = " ".join(["python benchmarks/bench.py", *(sys.argv[1:] if arguments is None else arguments)])
+        given = sys.argv[1:] if arguments is None else arguments
+        given = ["PYTHON" if before == "--torch" else word for before, word in zip(["", *given], given, strict=False)]
+        command = " ".join(["python benchmarks/bench.py", *given])
         (folder / "RESULTS.md").write_text(page(results, command))
         print(f"\nwritten to {folder.resolve()}: RESULTS.md, results.png")
     return results

@@ -164,7 +164,7 @@ class Loop(Step):
             with self.reading(values), handling(multiply):
                 own, hidden = tf.nest.pack_sequence_as(probe.projected, here), None if mask is None else mask.read(at)
                 new_outputs, new_states = self.advance(own, outputs, states, constants, hidden)
-            if keep:  # where only the sum is kept, it takes the place of the projection
+            if keep and not self.blocked:  # where only the sum is kept, it takes the place of the projection
                 sums = {i: merger(results[j]) for j, i in self.merged.items()}
                 projected = tuple(p.write(at, sums[i]) if i in sums else p for i, p in enumerate(projected))
             left = leave(new_outputs, states, results)
@@ -179,7 +179,7 @@ class Loop(Step):
         if self.return_sequences:
             steps = tf.nest.flatten(inputs)[0].shape[:1]
             outputs = [swap(tf.ensure_shape(stacks.pop(0), steps + o.shape)) for o in probe.outputs]
-        return (*outputs, *final), [*stacks, *(p.stack() for p in projected)] if keep else []
+        return (*outputs, *final), [*stacks, *(p.stack() for p in projected)] if keep and not self.blocked else stacks
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
