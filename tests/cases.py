@@ -74,9 +74,10 @@ class ReaderCell(keras_seq.Cell):
     def step(self, projected, states, constants=()):
         (h,), (memory, kernel, count) = states, constants
         query = ops.expand_dims(keras_seq.dot(h, self.query), 1)
-        share = ops.softmax(keras_seq.dot(ops.tanh(memory + query), self.score), axis=1)
+        share = ops.softmax(keras_seq.dot(ops.tanh(memory + query), self.score, dropout=False), axis=1)
         context = ops.sum(share * memory, axis=1)
-        h = projected + keras_seq.dot(context, self.read) + keras_seq.dot(h, kernel) + ops.matmul(h * h, self.plain)
+        h = projected + keras_seq.dot(context, self.read, dropout=False) + keras_seq.dot(h, kernel)
+        h = h + ops.matmul(h * h, self.plain)
         h = ops.tanh(h) / ops.expand_dims(ops.cast(count, h.dtype), -1)
         return h, (h,)
 

@@ -38,29 +38,3 @@ class StrangeCell(keras_seq.Cell):
         n = ops.sigmoid(self.scale) * n + a * ops.mean(m, axis=-1, keepdims=True)
         keras_seq.expose(attention=gate, memory=m)
         return ops.concatenate([m, a], axis=-1), (a, m, n)
-
-
-@registered
-class ReaderCell(keras_seq.Cell):
-    """Reads a memory (b, s, 2), a kernel (4, 4) and a count (b,), all of them constants; a product of rank 3."""
-
-    states, state_size, output_size, constants = ("h",), [4], 4, ("memory", "kernel", "count")
-
-    def build(self, input_shape, constants_shape=None):
-        self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))
-        self.query = self.add_weight(name="query", shape=(4, 2))
-        self.score = self.add_weight(name="score", shape=(2, 1))
-        self.read = self.add_weight(name="read", shape=(2, 4))
-        super().build(input_shape)
-
-    def project(self, inputs):
-        return ops.matmul(inputs, self.inward)
-
-    def step(self, projected, states, constants=()):
-        (h,), (memory, kernel, count) = states, constants
-        query = ops.expand_dims(keras_seq.dot(h, self.query), 1)
-        share = ops.softmax(keras_seq.dot(ops.tanh(memory + query), self.score, dropout=False), axis=1)
-        context = ops.sum(share * memory, axis=1)
-        total = keras_seq.dot(context, self.read, dropout=False) + keras_seq.dot(h, kernel)
-        h = ops.tanh(projected + total) / ops.expand_dims(ops.cast(count, h.dtype), -1)
-        return h, (h,)

@@ -12,9 +12,10 @@ import sys
 import keras
 import pytest
 import tensorflow as tf
+from cases import ReaderCell
 from faulty_cells import WRONG, Plain, WrongGradient
 from keras import ops
-from strange_cells import ReaderCell, StrangeCell
+from strange_cells import StrangeCell
 
 import keras_seq
 from keras_seq.engine import chunks, loop
