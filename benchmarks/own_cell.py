@@ -7,16 +7,14 @@ Prints the least time of each, the better of XLA and graph mode, relative to the
 """
 
 import inspect
-import os
 import pathlib
 import re
 import sys
-import time
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import tensorflow as tf
+import steps
+import timing
+import variants
 from keras import ops
 
 import keras_seq
@@ -78,35 +76,20 @@ def layers(units):
     }
 
 
-def training_step(layer, x, cotangent):
-    def step():
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(tf.nest.flatten(layer(x, training=True))[0] * cotangent)
-        return tape.gradient(loss, [x, *layer.trainable_variables])
-
-    return step
-
-
 def main(sizes=("16,200,64,128", "32,128,128,256"), runs=12):
-    for size in sizes:
-        b, t, d, units = map(int, size.split(","))
-        x, cotangent = tf.random.normal((b, t, d)), tf.random.normal((b, t, units))
+    for text in sizes:
+        size = tuple(map(int, text.split(",")))
+        x, cotangent = steps.data(size)
         compiled = {}
-        for name, layer in layers(units).items():
+        for name, layer in layers(size[-1]).items():
             layer.build(x.shape)
-            for jit in (True, False):
-                compiled[name, jit] = tf.function(training_step(layer, x, cotangent), jit_compile=jit)
-        times = {key: [] for key in compiled}
-        for _ in range(runs + 2):
-            for key, function in compiled.items():
-                start = time.perf_counter()
-                function()[-1].numpy()
-                times[key].append(time.perf_counter() - start)
-        print(f"(b, t, d, units) = {size}")
-        least = {name: min(min(times[name, jit][2:]) for jit in (True, False)) for name, _ in compiled}
-        for name, seconds in least.items():
-            print(f"  {name:24} {1e3 * seconds:7.2f} ms   {seconds / least['the cell']:5.2f}", flush=True)
+            step = steps.training_step(variants.First(layer), cotangent)
+            compiled |= {(name, jit): steps.compiled(step, x, jit)[0] for jit in (True, False)}
+        times = timing.in_turn(compiled, runs)
+        print(f"(b, t, d, units) = {text}")
+        least = {name: min(min(times[name, jit]) for jit in (True, False)) for name, _ in compiled}
+        for name, spent in least.items():
+            print(f"  {name:24} {spent:7.2f} ms   {spent / least['the cell']:5.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ results of the `dot`s. Backward walks time in reverse
 and replays one step after the other: each `dot` returns its kept result instead of multiplying, automatic
 differentiation pulls the cotangents back through that one step, and the cotangent `d` of every `dot` goes on to its
 argument as `d @ kernel^T` and onto a stack. After the loop, the gradient of each kernel is one product over all steps
-and the batch, `sum_t x_t^T d_t`; so is the gradient of whatever `project` does to the inputs. What a step reads of its
+and the rows, `sum_t x_t^T d_t`; so is the gradient of whatever `project` does to the inputs. What a step reads of its
 weights without `dot` (peepholes, biases) is summed as the loop goes.
 
 Rows of the batch that have nothing to do with each other may run in lanes, side by side in the same loop. A pass over
@@ -216,7 +216,7 @@ class Loop(Step):
         masked = None if self.mask is None else unstack(tf.transpose(self.mask))
         stacks = [unstack(k) for k in kept]
         before, own = stacks[: len(states)], tuple(stacks[len(states) :])
-        apart = [j for j in range(len(probe.kernels)) if j not in self.merged]
+        separate = [j for j in range(len(probe.kernels)) if j not in self.merged]
         floating = [p.dtype.is_floating for p in tf.nest.flatten(probe.projected)]
         doutputs, dstates = tuple(cotangents[: len(probe.outputs)]), tuple(cotangents[len(probe.outputs) :])
         each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else []
@@ -225,13 +225,13 @@ class Loop(Step):
 
         def places(index):
             """Projections are in order of time, all else is in order of processing."""
-            return [index] * len(apart) + [self.at(index, time)] * len(floating)
+            return [index] * len(separate) + [self.at(index, time)] * len(floating)
 
         def read(own, index):
             return tuple(s.read(place) for s, place in zip(own, places(index), strict=True))
 
         def pull(index, doutputs, dstates, here):
-            results, projected = dict(zip(apart, here, strict=False)), here[len(apart) :]
+            results, projected = dict(zip(separate, here, strict=False)), here[len(separate) :]
             results |= {j: tf.zeros_like(projected[i]) for j, i in self.merged.items()}
             step = _Kept(
                 tf.nest.pack_sequence_as(probe.projected, projected),
@@ -249,7 +249,7 @@ class Loop(Step):
             totals = tuple(t + g for t, g in zip(totals, pulled.present_sums(), strict=True))
             # what was kept of a step is not read again: its cotangent takes its place
             new = iter(pulled.projected)
-            new = [*(pulled.deltas[j] for j in apart), *(next(new) if f else None for f in floating)]
+            new = [*(pulled.deltas[j] for j in separate), *(next(new) if f else None for f in floating)]
             own = tuple(s if v is None else s.write(p, v) for s, p, v in zip(own, places(index), new, strict=True))
             # again read after the write
             here = like(read(own, tf.maximum(index - 1, 0)), here)
@@ -264,7 +264,7 @@ class Loop(Step):
         _, dstates, totals, _, own, stacks = yield time, body, (doutputs, dstates, totals, here, own, stacks)
 
         own = [s.stack() for s in own]
-        deltas, dprojected = dict(zip(apart, own, strict=False)), own[len(apart) :]
+        deltas, dprojected = dict(zip(separate, own, strict=False)), own[len(separate) :]
         for j, i in self.merged.items():
             deltas[j] = tf.reverse(dprojected[i], [0]) if self.go_backwards else dprojected[i]
         stacks = (s.stack() for s in stacks)

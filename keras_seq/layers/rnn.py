@@ -130,6 +130,8 @@ class RNN(keras.layers.RNN):
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None, **further_shapes):
         layer = self
+        if not (self.return_state or self.return_internals):
+            return super().compute_output_shape(sequences_shape)
         if not self.built:  # a cell may know its states only when it is built
             layer = type(self).from_config(self.get_config())
             layer.build(sequences_shape)
