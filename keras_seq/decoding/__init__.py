@@ -1,5 +1,6 @@
 """From scores to sequences."""
 
+from keras_seq.decoding.feedback import feed_back
 from keras_seq.decoding.greedy import greedy
 
-__all__ = ["greedy"]
+__all__ = ["feed_back", "greedy"]

@@ -1,5 +1,7 @@
 """What users put in models."""
 
+from keras_seq.layers.bidirectional import Bidirectional
+from keras_seq.layers.convolutional import TCN, WaveNet, mu_law_decode, mu_law_encode
 from keras_seq.layers.memories import (
     GRU,
     LSTM,
@@ -12,7 +14,11 @@ from keras_seq.layers.memories import (
     SimpleRNN,
 )
 from keras_seq.layers.narx import AR, NARX
+from keras_seq.layers.pooling import LastStep, MaskedMax, MaskedMean
 from keras_seq.layers.rnn import RNN
+from keras_seq.layers.stacked import Stacked
+from keras_seq.layers.streaming import StepForm, Stream, streaming
+from keras_seq.layers.tdnn import TDNN
 
 __all__ = [
     "AR",
@@ -20,11 +26,24 @@ __all__ = [
     "LSTM",
     "NARX",
     "RNN",
+    "TCN",
+    "TDNN",
+    "Bidirectional",
     "CoupledLSTM",
     "Elman",
     "Jordan",
+    "LastStep",
+    "MaskedMax",
+    "MaskedMean",
     "NoForgetLSTM",
     "PeepholeLSTM",
     "ResidualRNN",
     "SimpleRNN",
+    "Stacked",
+    "StepForm",
+    "Stream",
+    "WaveNet",
+    "mu_law_decode",
+    "mu_law_encode",
+    "streaming",
 ]

@@ -12,12 +12,13 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
+from keras_seq.layers.stepwise import Stepwise, fits, kept
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class RNN(keras.layers.RNN):
+class RNN(Stepwise, keras.layers.RNN):
     """A sequence layer from one step: `keras.layers.RNN` with an engine of its own.
 
         y_t, s_t = step(project(x_t), s_{t-1}, constants),   t = 1 .. T
@@ -68,6 +69,8 @@ class RNN(keras.layers.RNN):
     from keras import ops
     layer = keras_seq.RNN(keras_seq.GRUCell(4), return_sequences=True, return_state=True)
     y, h = layer(ops.ones((2, 5, 3)))   # (2, 5, 4), (2, 4)
+    state = layer.initial_state(2)      # the same step by step: the cell's states, and the last output
+    y, state = layer.step(ops.ones((2, 3)), state)   # (2, 4), [(2, 4), (2, 4)]
     ```
     """
 
@@ -270,6 +273,32 @@ class RNN(keras.layers.RNN):
         last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, [ops.zeros_like(output), *states], mask)
         return _apart(outputs if loop.return_sequences else last, layout["results"]), states[1:]
 
+    @property
+    def output_width(self):
+        """u of the outputs (b, t, u)."""
+        return getattr(self.cell, "output_size", None) or self.state_size[0]
+
+    @property
+    def not_stepwise(self):
+        return "it reads time in reverse (go_backwards=True)" if self.go_backwards else None
+
+    def first_state(self, batch_size):
+        states = self.get_initial_state(batch_size)
+        return list(states) if isinstance(states, (list, tuple)) else [states]
+
+    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+        inputs = ops.cast(inputs, self.compute_dtype)
+        if isinstance(self.cell, Cell):
+            targets = None if targets is None else ops.cast(targets, self.variable_dtype)
+            with AutocastScope(self.variable_dtype):
+                projected, constants = self.cell.projected(inputs), self.cell.prepared(constants)
+                output, new = self.cell.advanced(projected, states, constants, targets)
+            output = self.cell.read_out(ops.cast(output, self.compute_dtype))
+        else:
+            output, new = self.cell(inputs, states)
+            new = new if isinstance(new, (list, tuple)) else [new]
+        return output, kept(mask, new, states)
+
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""
         if self.states is not None:
@@ -286,7 +315,7 @@ class RNN(keras.layers.RNN):
             raise ValueError("unroll: expected False where the number of steps is not known, got True")
         if sequences.shape[1] == 0:
             raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")
-        if mask is not None and not _fits(mask.shape, sequences.shape[:2]):
+        if mask is not None and not fits(mask.shape, sequences.shape[:2]):
             raise ValueError(
                 f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
             )
@@ -294,7 +323,7 @@ class RNN(keras.layers.RNN):
             given = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
             expected = [(sequences.shape[0], size) for size in self.state_size]
             shapes = [tuple(s.shape) for s in given]
-            if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
+            if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
                 raise ValueError(f"initial_state: expected {len(expected)} of shapes {expected}, got {shapes}")
         if targets is not None:
             if not getattr(self.cell, "takes_targets", False):
@@ -302,19 +331,12 @@ class RNN(keras.layers.RNN):
                     f"targets: expected None, as {type(self.cell).__name__} feeds no outputs back, got {targets.shape}"
                 )
             expected = (*sequences.shape[:2], self.cell.output_size)
-            if not _fits(targets.shape, expected):
+            if not fits(targets.shape, expected):
                 raise ValueError(f"targets: expected shape {tuple(expected)}, got {tuple(targets.shape)}")
         if isinstance(self.cell, Cell):
             self.cell.check_constants(constants or ())
         elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
-
-
-def _fits(shape, expected):
-    """Whether two static shapes may be the same at run time."""
-    return len(shape) == len(expected) and all(
-        a == b or a is None or b is None for a, b in zip(shape, expected, strict=True)
-    )
 
 
 def _joined(nest, dtype):

@@ -13,7 +13,7 @@ from keras_seq.cells.arguments import arguments
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
 
 
-def test_every_public_layer_and_cell_is_in_the_table():
+def test_every_public_memory_is_in_the_table():
     covered = set(ABSTRACT)
     for case in conformance.CASES:
         layer = case()
@@ -21,7 +21,8 @@ def test_every_public_layer_and_cell_is_in_the_table():
         found = [layer.cell, getattr(layer.cell, "cell", None)]
         covered.update(type(cell).__name__ for cell in found if cell is not None)
     public = {name: getattr(keras_seq, name) for name in keras_seq.__all__}
-    layers = {name for name, cls in public.items() if inspect.isclass(cls) and issubclass(cls, keras.layers.Layer)}
+    memories = (keras_seq.RNN, keras_seq.Cell)  # the other layers stand in tests/structures.py
+    layers = {name for name, cls in public.items() if inspect.isclass(cls) and issubclass(cls, memories)}
     assert layers - covered == set(), "public classes without a case in tests/cases.py"
 
 

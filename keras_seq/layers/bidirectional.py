@@ -1,0 +1,224 @@
+"""Both directions: one memory reads forwards, one backwards."""
+
+import keras
+from keras import ops
+
+from keras_seq.layers.parts import check_part, checked_states, run, shapes_of, state_specs
+from keras_seq.layers.stepwise import Stepwise, check_sequences
+
+MERGES = {
+    "concat": lambda y, z: ops.concatenate([y, z], axis=-1),
+    "sum": lambda y, z: y + z,
+    "mul": lambda y, z: y * z,
+    "ave": lambda y, z: (y + z) / 2,
+    None: lambda y, z: (y, z),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Bidirectional(Stepwise, keras.layers.Layer):
+    """A sequence read in both directions (Schuster and Paliwal 1997).
+
+        y_t = merge(forward(x_1 .. x_t), backward(x_T .. x_t))
+
+    Over any sequence layer of keras_seq, stacks and convolutions too. The backward half reads each row's real steps in
+    reverse, wherever its mask has holes; what it says of a step stands at that step. Without return_sequences both halves
+    give what they say when they have read all. Hidden steps are as each half gives them: a memory repeats the last output of
+    its own direction, or gives zeros with `zero_output_for_mask` (Keras forces that).
+
+    States, given and returned, are one flat list, those of the forward half and then those of the backward one. A stateful
+    layer carries its states forwards only: the backward half is not stateful and starts anew with each batch, as the end of
+    the sequence is not known before it is there. (Keras starts it at the end of the batch before.) Weights are those of
+    the two halves in this order, as in `keras.layers.Bidirectional`, with which they interchange.
+
+    Args:
+        layer: the forward half; it says what is returned.
+        merge_mode: "concat", "sum", "mul", "ave", None for a pair of outputs, or a function of both that can be saved: one
+            registered by `keras.saving.register_keras_serializable`, or a Keras merging layer.
+        backward_layer: the backward half, with or without go_backwards; None for one made like `layer`.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        initial_state: a flat list of tensors, as above, or None.
+        mask: boolean tensor (b, t), True for real steps.
+
+    Raises:
+        TypeError, ValueError: halves that are no sequence layers of keras_seq, return internals, subsample, or return
+            different things; a forward half that reads backwards; a backward half that is stateful; an unknown merge_mode, or a
+            function that cannot be saved; other initial states than the halves have; its step form, as the backward half
+            begins at the end.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.Bidirectional(keras_seq.GRU(4, return_sequences=True))(ops.ones((2, 10, 5)))     # (2, 10, 8)
+    ```
+    """
+
+    not_stepwise = "its backward half begins at the end"
+
+    def __init__(self, layer, merge_mode="concat", backward_layer=None, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})
+        self.supports_masking = True
+        check_part("layer", layer)
+        if getattr(layer, "go_backwards", False):
+            raise ValueError(f"layer: expected one that reads forwards, got {layer.name} with go_backwards=True")
+        if backward_layer is None:
+            backward_layer = _like(layer)
+        check_part("backward_layer", backward_layer)
+        if getattr(backward_layer, "stateful", False):
+            raise ValueError(f"backward_layer: expected one that is not stateful, got {backward_layer.name}")
+        for flag in ("return_sequences", "return_state"):
+            wanted, got = (getattr(half, flag, False) for half in (layer, backward_layer))
+            if wanted != got:
+                raise ValueError(f"backward_layer: expected {flag}={wanted} like the layer's, got {got}")
+        for name, half in (("layer", layer), ("backward_layer", backward_layer)):
+            if getattr(half, "subsampling", 1) > 1:
+                raise ValueError(f"{name}: expected one without subsampling, got {half.name}")
+        self.forward_layer, self.backward_layer = layer, backward_layer
+        self.merge_mode = merge_mode
+        self._merge = _merging(merge_mode)
+
+    @property
+    def parts_with_states(self):
+        return [self.forward_layer, self.backward_layer]
+
+    @property
+    def return_sequences(self):
+        return self.forward_layer.return_sequences
+
+    @property
+    def return_state(self):
+        return getattr(self.forward_layer, "return_state", False)
+
+    @return_state.setter
+    def return_state(self, value):
+        self.forward_layer.return_state = self.backward_layer.return_state = value
+
+    @property
+    def stateful(self):
+        return getattr(self.forward_layer, "stateful", False)
+
+    @property
+    def state_size(self):
+        """The widths of all states, in the order in which they are given and returned."""
+        return [size for half in self.parts_with_states for size in half.state_size]
+
+    @property
+    def output_width(self):
+        return self._merged_spec((1,)).shape[-1]
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        for half in self.parts_with_states:
+            if not half.built:
+                half.build(tuple(sequences_shape))
+
+    def call(self, sequences, initial_state=None, mask=None):
+        check_sequences(sequences, mask)
+        forward, backward = None, None
+        if initial_state is not None:
+            given, count = checked_states(self, initial_state, sequences.shape[0]), len(self.forward_layer.state_size)
+            forward, backward = given[:count], given[count:]
+        sequences = ops.cast(sequences, self.compute_dtype)
+        y, states = run(self.forward_layer, sequences, forward, mask)
+        z, further = self._read_backwards(sequences, backward, mask)
+        merged = self._merge(y, z)
+        if not self.return_state:
+            return merged
+        return (*(merged if self.merge_mode is None else (merged,)), *states, *further)
+
+    def _read_backwards(self, sequences, states, mask):
+        half = self.backward_layer
+        if not getattr(half, "go_backwards", False):
+            sequences = ops.flip(sequences, axis=1)
+            mask = None if mask is None else ops.flip(mask, axis=1)
+        z, states = run(half, sequences, states, mask)
+        return ops.flip(z, axis=1) if half.return_sequences else z, states
+
+    def reset_state(self):
+        """Put the kept states of the forward half back to the initial ones."""
+        if self.stateful:
+            self.forward_layer.reset_state()
+
+    # -- shapes, masks, configuration --------------------------------------------------------------------------------
+
+    def compute_mask(self, sequences, mask=None):
+        mask = mask if self.return_sequences else None
+        return [mask, mask] if self.merge_mode is None else mask
+
+    def _merged_spec(self, leading):
+        y, z = (keras.KerasTensor((*leading, half.output_width), self.compute_dtype) for half in self.parts_with_states)
+        if self.merge_mode is None:
+            return y, z
+        if self.merge_mode == "concat":
+            return keras.KerasTensor((*leading, y.shape[-1] + z.shape[-1]), self.compute_dtype)
+        if y.shape != z.shape and isinstance(self.merge_mode, str):
+            raise ValueError(
+                f"merge_mode: expected 'concat' or None for halves of widths {y.shape[-1]} and {z.shape[-1]}, got "
+                f"{self.merge_mode!r}"
+            )
+        merged = y if isinstance(self.merge_mode, str) else self._merge(y, z)
+        return keras.KerasTensor(merged.shape, self.compute_dtype)
+
+    def compute_output_spec(self, sequences, initial_state=None, mask=None):
+        check_sequences(sequences, mask)
+        checked_states(self, initial_state, sequences.shape[0])
+        merged = self._merged_spec(sequences.shape[: 2 if self.return_sequences else 1])
+        if not self.return_state:
+            return merged
+        return (*(merged if self.merge_mode is None else (merged,)), *state_specs(self, sequences.shape[0]))
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        return shapes_of(self, sequences_shape)
+
+    def get_config(self):
+        merge = self.merge_mode
+        return {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.forward_layer),
+            "merge_mode": keras.saving.serialize_keras_object(merge) if callable(merge) else merge,
+            "backward_layer": keras.saving.serialize_keras_object(self.backward_layer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        objects = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            if isinstance(config[name], dict)
+            else config[name]
+            for name in ("layer", "merge_mode", "backward_layer")
+        }
+        return cls(**{**config, **objects})
+
+
+def _like(layer):
+    """A layer of the same configuration, with weights of its own, not stateful."""
+
+    def carries_nothing(config):
+        if isinstance(config, dict):
+            return {k: False if k == "stateful" else carries_nothing(v) for k, v in config.items()}
+        return [carries_nothing(v) for v in config] if isinstance(config, list) else config
+
+    described = carries_nothing(keras.saving.serialize_keras_object(layer))
+    described["config"]["name"] = f"backward_{layer.name}"
+    return keras.saving.deserialize_keras_object(described)
+
+
+def _merging(merge_mode):
+    if not callable(merge_mode):
+        if merge_mode not in MERGES:
+            raise ValueError(f"merge_mode: expected one of {list(MERGES)} or a function, got {merge_mode!r}")
+        return MERGES[merge_mode]
+    if isinstance(merge_mode, keras.layers.Layer):
+        return lambda y, z: merge_mode([y, z])
+    registered = keras.saving.get_registered_name(merge_mode)
+    if keras.saving.get_registered_object(registered) is not merge_mode:
+        raise ValueError(
+            f"merge_mode: expected a function that can be saved, registered by "
+            f"keras.saving.register_keras_serializable, got {merge_mode!r}"
+        )
+    return merge_mode

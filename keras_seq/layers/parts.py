@@ -1,0 +1,94 @@
+"""What layers made of sequence layers share: checking the parts, calling them, and their states as one flat list."""
+
+import keras
+from keras import ops
+
+from keras_seq.cells.arguments import positive_integer
+from keras_seq.layers.stepwise import Stepwise, fits
+
+
+def check_part(name, layer):
+    """An error that names the argument unless this is a layer that can be a part."""
+    if not (isinstance(layer, Stepwise) and isinstance(layer, keras.layers.Layer)):
+        raise TypeError(f"{name}: expected a sequence layer of keras_seq, got {layer!r}")
+    if getattr(layer, "return_internals", False):
+        raise ValueError(f"{name}: expected a layer with return_internals=False, got {layer.name}")
+
+
+def state_names(layer):
+    """What each state of a layer is, in the order of the flat list."""
+    if hasattr(layer, "parts_with_states"):
+        return [name for part in layer.parts_with_states for name in state_names(part)]
+    names = getattr(getattr(layer, "cell", None), "states", None) or range(len(layer.state_size))
+    return [f"{layer.name} {name}" for name in names][: len(layer.state_size)]
+
+
+def checked_states(layer, initial_state, batch):
+    """The initial states as a list, or None; a ValueError says how many there have to be, and in which order."""
+    if initial_state is None:
+        return None
+    given = list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
+    expected = [(batch, size) for size in layer.state_size]
+    shapes = [tuple(s.shape) for s in given]
+    if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
+        wanted = ", ".join(f"{n} {s}" for n, s in zip(state_names(layer), expected, strict=True))
+        raise ValueError(f"initial_state: expected {len(expected)} tensors in this order: {wanted}; got {shapes}")
+    return given
+
+
+def run(layer, sequences, initial_state=None, mask=None):
+    """`(outputs, final states)` of a layer, whether it returns its states or not."""
+    if not hasattr(layer, "return_state"):
+        return layer(sequences, mask=mask), []
+    further = {} if initial_state is None else {"initial_state": initial_state}
+    before, layer.return_state = layer.return_state, True
+    try:
+        outputs, *states = layer(sequences, mask=mask, **further)
+    finally:
+        layer.return_state = before
+    return outputs, states
+
+
+def state_specs(layer, batch):
+    return [keras.KerasTensor((batch, size), layer.variable_dtype) for size in layer.state_size]
+
+
+def shapes_of(layer, sequences_shape):
+    """The shapes of what a layer returns; one not built is asked through a copy of it."""
+    if not layer.built:
+        layer = type(layer).from_config(layer.get_config())
+        layer.build(sequences_shape)
+    found = layer.compute_output_spec(keras.KerasTensor(sequences_shape, layer.compute_dtype))
+    return keras.tree.map_structure(lambda x: x.shape, found)
+
+
+def last_real(sequences, mask=None):
+    """The last real step of each row, (b, d); zeros for a row without one."""
+    if mask is None:
+        return sequences[:, -1]
+    mask = ops.cast(mask, "bool")
+    steps = ops.where(mask, ops.arange(1, ops.shape(mask)[1] + 1), 0)
+    last = ops.max(steps, axis=1)[:, None, None]
+    found = ops.take_along_axis(sequences, ops.maximum(last - 1, 0), axis=1)
+    return ops.where(last > 0, found, ops.zeros_like(found))[:, 0]
+
+
+def from_widths(make, widths, return_sequences, dtype):
+    """A layer for each width, by a class of cells or layers, or a function from a width to a cell."""
+    from keras_seq.cells.base import Cell
+    from keras_seq.layers.rnn import RNN
+
+    if not isinstance(widths, (list, tuple)) or not widths:
+        raise TypeError(f"widths: expected a list of at least one positive integer, got {widths!r}")
+    if not callable(make):
+        raise TypeError(f"layers: expected a class, or a function from a width to a cell, with widths, got {make!r}")
+    layers = []
+    for i, width in enumerate(widths):
+        width = positive_integer(f"widths[{i}]", width)
+        flags = {"return_sequences": i < len(widths) - 1 or return_sequences, "dtype": dtype}
+        if isinstance(make, type) and issubclass(make, RNN):
+            layers.append(make(width, **flags))
+            continue
+        made = make(width, dtype=dtype) if isinstance(make, type) else make(width)
+        layers.append(RNN(made, **flags) if isinstance(made, Cell) else made)
+    return layers

@@ -1,0 +1,169 @@
+"""From many steps to one: the last, the mean or the largest of the real ones."""
+
+import keras
+from keras import ops
+
+from keras_seq.layers.parts import last_real
+from keras_seq.layers.stepwise import Stepwise, check_sequences, kept
+
+
+class _Pooling(Stepwise, keras.layers.Layer):
+    """What the three share. Their step form gives at each step what the sequence would if it ended there."""
+
+    return_sequences = False
+    state_size = ()
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, sequences_shape):
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.output_width = sequences_shape[-1]
+
+    def compute_mask(self, sequences, mask=None):
+        return None
+
+    def compute_output_shape(self, sequences_shape):
+        return (sequences_shape[0], sequences_shape[-1])
+
+    def initial_state(self, batch_size):
+        self._check_stepwise()
+        return self.first_state(batch_size)
+
+    def first_state(self, batch_size):
+        return [ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
+
+    def advanced(self, inputs, state, mask):
+        state = kept(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
+        return self.found(state), state
+
+
+def _real(sequences, mask):
+    """`(the sequences, zero where the mask hides them, the mask (b, t, 1) as a number, how many real steps (b, 1))`."""
+    if mask is None:
+        mask = ops.ones_like(sequences[:, :, 0], dtype="bool")
+    mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
+    return ops.where(mask, sequences, ops.zeros_like(sequences)), mask, ops.sum(ops.cast(mask, sequences.dtype), axis=1)
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class LastStep(_Pooling):
+    """The last real step of each row: y = x_l, l the last step that the mask shows; zeros for a row without one.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        mask: boolean tensor (b, t), True for real steps.
+
+    Raises:
+        ValueError: sequences that are not (b, t, d), a mask that is not (b, t).
+
+    Example:
+
+    ```python
+    import keras_seq
+    import numpy as np
+    x = np.arange(6.0).reshape(1, 3, 2)
+    y = keras_seq.LastStep()(x, mask=np.array([[True, True, False]]))     # [[2, 3]]
+    ```
+    """
+
+    def call(self, sequences, mask=None):
+        check_sequences(sequences, mask)
+        return last_real(sequences, mask)
+
+    def included(self, inputs, state):
+        return [inputs]
+
+    def found(self, state):
+        return state[0]
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class MaskedMean(_Pooling):
+    """The mean of the real steps of each row: y = sum_t m_t x_t / sum_t m_t; zeros for a row without one.
+
+    `keras.layers.GlobalAveragePooling1D` gives NaN for such a row, and wherever a hidden step holds one. Nothing behind the
+    mask reaches a value or a gradient here.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        mask: boolean tensor (b, t), True for real steps.
+
+    Raises:
+        ValueError: sequences that are not (b, t, d), a mask that is not (b, t).
+
+    Example:
+
+    ```python
+    import keras_seq
+    import numpy as np
+    x = np.arange(6.0).reshape(1, 3, 2)
+    y = keras_seq.MaskedMean()(x, mask=np.array([[True, True, False]]))     # [[1, 2]]
+    ```
+    """
+
+    def call(self, sequences, mask=None):
+        check_sequences(sequences, mask)
+        shown, _, count = _real(sequences, mask)
+        return ops.sum(shown, axis=1) / ops.maximum(count, 1)
+
+    def first_state(self, batch_size):
+        return [*super().first_state(batch_size), ops.zeros((batch_size, 1), dtype="float32")]
+
+    def included(self, inputs, state):
+        mean, count = state
+        count = count + 1
+        return [mean + (inputs - mean) / ops.cast(count, inputs.dtype), count]
+
+    def found(self, state):
+        return state[0]
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class MaskedMax(_Pooling):
+    """The largest of the real steps of each row, feature by feature: y = max_{t: m_t} x_t; zeros for a row without one.
+
+    `keras.layers.GlobalMaxPooling1D` takes no notice of a mask.
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        mask: boolean tensor (b, t), True for real steps.
+
+    Raises:
+        ValueError: sequences that are not (b, t, d), a mask that is not (b, t).
+
+    Example:
+
+    ```python
+    import keras_seq
+    import numpy as np
+    x = -np.arange(6.0).reshape(1, 3, 2)
+    y = keras_seq.MaskedMax()(x, mask=np.array([[False, True, True]]))     # [[-2, -3]]
+    ```
+    """
+
+    def call(self, sequences, mask=None):
+        check_sequences(sequences, mask)
+        shown, mask, count = _real(sequences, mask)
+        found = ops.max(ops.where(mask, shown, ops.full_like(shown, -float("inf"))), axis=1)
+        return ops.where(count > 0, found, ops.zeros_like(found))
+
+    def first_state(self, batch_size):
+        return [*super().first_state(batch_size), ops.zeros((batch_size, 1), dtype="bool")]
+
+    def included(self, inputs, state):
+        largest, any_before = state
+        return [ops.where(any_before, ops.maximum(largest, inputs), inputs), ops.ones_like(any_before)]
+
+    def found(self, state):
+        return state[0]

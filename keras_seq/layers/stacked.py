@@ -1,0 +1,240 @@
+"""Depth: memories one above the other."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_seq.cells.arguments import boolean, rate
+from keras_seq.layers.parts import check_part, checked_states, from_widths, last_real, run, shapes_of, state_specs
+from keras_seq.layers.stepwise import Stepwise, check_sequences
+
+SKIPS = (None, "residual", "dense")
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Stacked(Stepwise, keras.layers.Layer):
+    """Several sequence layers, each reading what the one below it says.
+
+        h^(l) = layer_l(x^(l)),   x^(1) = x
+
+        skips=None         x^(l+1) = h^(l)                               y = h^(L)
+        skips="residual"   x^(l+1) = x^(l) + h^(l), from l = 2 on        y = x^(L+1)
+        skips="dense"      x^(l+1) = [x, h^(1), .., h^(l)]               y = [h^(1), .., h^(L)]
+
+    A residual stack begins with a layer that brings x to the common width (x^(2) = h^(1)); in a dense one (Graves 2013,
+    whose hidden layers see the input and whose output sees all of them; here each also sees all below it) each layer and
+    the output see all there is. Each layer runs over the whole sequence before the next one does, so that a stack costs
+    what its layers cost.
+
+    States, given and returned, are one flat list: those of the first layer, in its order, then those of the second, and so
+    on: for two LSTMs h^(1), c^(1), h^(2), c^(2).
+
+    Args:
+        layers: a list of sequence layers of keras_seq (memories, `TDNN`, `TCN`, `WaveNet`, `Bidirectional`, `Stacked`), all
+            but the last with return_sequences=True; or, with `widths`, a class of cells or layers, or any function from a
+            width to a cell.
+        widths: a list of positive integers, the units of each layer; only with such a class or function.
+        skips: None, "residual" or "dense".
+        dropout: share in [0, 1) of each layer's outputs to drop in training before the next layer reads them.
+        return_sequences: with `widths`, whether the last layer returns all outputs; a list of layers says so itself, and
+            then None is the only other value that may stand here.
+        return_state: return the final states too, after the output.
+        seed: integer for the random numbers of dropout.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        initial_state: a flat list of tensors, as above, or None.
+        mask: boolean tensor (b, t), True for real steps; every layer gets it.
+        training: whether dropout acts.
+
+    Raises:
+        TypeError, ValueError: no layer; one that is no sequence layer of keras_seq, reads backwards, returns internals, or,
+            below the last, returns no sequences; an unknown kind of skips; widths or a subsampling that a skip cannot join;
+            other initial states than the layers have; return_state where no layer has a state.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    deep = keras_seq.Stacked(keras_seq.LSTM, [16, 16, 16], skips="residual", dropout=0.1, return_sequences=True)
+    y = deep(ops.ones((2, 10, 5)))                                      # (2, 10, 16)
+    mixed = keras_seq.Stacked([keras_seq.TDNN(8, delays=3), keras_seq.GRU(4)], return_state=False)
+    y = mixed(ops.ones((2, 10, 5)))                                     # (2, 4)
+    ```
+    """
+
+    def __init__(
+        self,
+        layers,
+        widths=None,
+        skips=None,
+        dropout=0.0,
+        return_sequences=None,
+        return_state=False,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**{"autocast": False, **kwargs})
+        self.supports_masking = True
+        if widths is not None:
+            layers = from_widths(layers, widths, bool(return_sequences), self.dtype_policy)
+        if not isinstance(layers, (list, tuple)) or not layers:
+            raise ValueError(f"layers: expected a list of at least one sequence layer, got {layers!r}")
+        for i, layer in enumerate(layers):
+            check_part(f"layers[{i}]", layer)
+            if getattr(layer, "go_backwards", False):
+                raise ValueError(
+                    f"layers[{i}]: expected a layer that reads forwards, got {layer.name}; see Bidirectional"
+                )
+            if i < len(layers) - 1 and not layer.return_sequences:
+                raise ValueError(
+                    f"layers[{i}]: expected return_sequences=True below the last layer, got {layer.name} without"
+                )
+        if return_sequences not in (None, layers[-1].return_sequences):
+            raise ValueError(
+                f"return_sequences: expected None or that of the last layer, {layers[-1].return_sequences}, got "
+                f"{return_sequences!r}"
+            )
+        if skips not in SKIPS:
+            raise ValueError(f"skips: expected one of {SKIPS}, got {skips!r}")
+        self.layers = list(layers)
+        self.skips = skips
+        self.dropout = rate("dropout", dropout)
+        self.return_state = boolean("return_state", return_state)
+        self.seed = seed
+        self.drop = keras.layers.Dropout(self.dropout, seed=seed, dtype=self.dtype_policy)
+        if skips and self.subsampling > 1:
+            raise ValueError(f"skips: expected None over a layer that subsamples, got {skips!r}")
+
+    @property
+    def parts_with_states(self):
+        return self.layers
+
+    @property
+    def return_sequences(self):
+        return self.layers[-1].return_sequences
+
+    @property
+    def state_size(self):
+        """The widths of all states, in the order in which they are given and returned."""
+        return [size for layer in self.layers for size in layer.state_size]
+
+    @property
+    def stateful(self):
+        return any(getattr(layer, "stateful", False) for layer in self.layers)
+
+    @property
+    def subsampling(self):
+        """One output for so many inputs."""
+        return math.prod(getattr(layer, "subsampling", 1) for layer in self.layers)
+
+    @property
+    def output_width(self):
+        if self.skips == "dense":
+            return sum(layer.output_width for layer in self.layers)
+        return self.layers[-1].output_width
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        if self.return_state and not self.state_size:
+            raise ValueError("return_state: expected False where no layer has a state, got True")
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        batch, steps, width = sequences_shape
+        for i, layer in enumerate(self.layers):
+            if not layer.built:
+                layer.build((batch, steps, width))
+            if self.skips == "residual" and i > 0 and layer.output_width != width:
+                raise ValueError(
+                    f"layers[{i}]: expected an output of width {width}, as a residual adds it to its input, got "
+                    f"{layer.output_width} of {layer.name}"
+                )
+            steps = steps and -(-steps // getattr(layer, "subsampling", 1))
+            width = layer.output_width + (width if self.skips == "dense" else 0)
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        check_sequences(sequences, mask)
+        initial_state = checked_states(self, initial_state, sequences.shape[0])
+
+        def apply(layer, x, states, mask):
+            return run(layer, x, states, mask)
+
+        sequences = ops.cast(sequences, self.compute_dtype)
+        sizes = [len(layer.state_size) for layer in self.layers]
+        outputs, states = self._through(sequences, initial_state, mask, apply, sizes, training)
+        return (outputs, *states) if self.return_state else outputs
+
+    def _through(self, x, states, mask, apply, sizes, training=False):
+        """`(outputs, new states)`: `apply(layer, x, states, mask)` for each layer, with the skips and dropout between."""
+        left, found, outputs = states, [], []
+        for i, (layer, size) in enumerate(zip(self.layers, sizes, strict=True)):
+            given, left = (None, None) if left is None else (left[:size], left[size:])
+            seen = self.drop(x, training=True) if i and training and self.dropout else x
+            h, new = apply(layer, seen, given, mask)
+            found.extend(new)
+            if len(h.shape) < len(x.shape):  # the last layer gives its last output alone
+                x, outputs = last_real(x, mask), [last_real(below, mask) for below in outputs]
+            outputs.append(h)
+            if self.skips == "dense":
+                x = ops.concatenate([x, h], axis=-1)
+            elif self.skips == "residual" and i:
+                x = x + h
+            else:
+                x = h
+            if len(h.shape) == 3:
+                mask = layer.compute_mask(seen, mask)
+        return ops.concatenate(outputs, axis=-1) if self.skips == "dense" else x, found
+
+    def reset_state(self):
+        """Put the kept states of the stateful layers back to the initial ones."""
+        for layer in self.layers:
+            if getattr(layer, "stateful", False):
+                layer.reset_state()
+
+    # -- step by step ------------------------------------------------------------------------------------------------
+
+    @property
+    def not_stepwise(self):
+        return next((f"of {layer.name}, {layer.not_stepwise}" for layer in self.layers if layer.not_stepwise), None)
+
+    def initial_state(self, batch_size):
+        """The state before the first step: those of the layers, one after the other."""
+        self._check_stepwise()
+        return [s for layer in self.layers for s in layer.initial_state(batch_size)]
+
+    def advanced(self, inputs, state, mask):
+        def apply(layer, x, states, mask):
+            return layer.step(x, states, mask)
+
+        sizes = [len(layer.initial_state(1)) for layer in self.layers]
+        return self._through(ops.cast(inputs, self.compute_dtype), state, mask, apply, sizes)
+
+    # -- shapes, masks, configuration --------------------------------------------------------------------------------
+
+    def compute_mask(self, sequences, mask=None):
+        if mask is None or not self.return_sequences:
+            return None
+        for layer in self.layers:
+            mask = layer.compute_mask(sequences, mask)
+        return mask
+
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, training=False):
+        check_sequences(sequences, mask)
+        checked_states(self, initial_state, sequences.shape[0])
+        batch, steps = sequences.shape[:2]
+        shape = (batch, steps and -(-steps // self.subsampling)) if self.return_sequences else (batch,)
+        outputs = keras.KerasTensor((*shape, self.output_width), self.compute_dtype)
+        return (outputs, *state_specs(self, batch)) if self.return_state else outputs
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        return shapes_of(self, sequences_shape)
+
+    def get_config(self):
+        config = {name: getattr(self, name) for name in ("skips", "dropout", "return_state", "seed")}
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return {**super().get_config(), "layers": layers, **config}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "layers": [keras.saving.deserialize_keras_object(c) for c in config["layers"]]})

@@ -1,0 +1,142 @@
+"""What sequence layers share: a form that takes one step at a time, and skipping the steps that a mask hides."""
+
+from keras import ops
+
+# Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
+from keras.src.backend.common.variables import AutocastScope
+
+
+class Stepwise:
+    """A sequence layer that can be run step by step.
+
+        state = layer.initial_state(batch)
+        y_t, state = layer.step(x_t, state)
+
+    gives, one by one, the y_t of the whole sequence. A subclass has `output_width`, `first_state(batch)`, a list of tensors
+    with the batch first, and `advance(x_t, states, mask) -> (y_t, new states)`, which leaves the states of hidden rows as
+    they were. A layer that cannot says why in `not_stepwise`.
+    """
+
+    not_stepwise = None
+    """Why the layer has no step form, as a sentence; None if it has one."""
+    zero_output_for_mask = False
+
+    def initial_state(self, batch_size):
+        """The state before the first step: a flat list of tensors, `batch_size` rows each.
+
+        Its last tensor is the last output, which a hidden step repeats; it begins at zero.
+        """
+        self._check_stepwise()
+        return [*self.first_state(batch_size), ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
+
+    def step(self, inputs, state, mask=None, **further):
+        """One step.
+
+        Args:
+            inputs: x_t, (b, d).
+            state: what `initial_state` or the step before gave.
+            mask: boolean (b,), False for rows that have no step now: their state stays, and their last output is repeated
+                (zeros with `zero_output_for_mask`).
+            **further: what the layer reads besides: `constants` as in its call, `targets` (b, k).
+
+        Returns:
+            `(y_t, state)`: the output (b, u) and a list like the one given.
+
+        Raises:
+            ValueError: a layer that is not built or cannot be run by steps, inputs that are not (b, d), a state of another
+                number of tensors or another width, a mask that is not (b,).
+        """
+        self._check_stepwise()
+        inputs = ops.convert_to_tensor(inputs)
+        state = [ops.convert_to_tensor(s) for s in state]
+        self._check_step(inputs, state, mask)
+        mask = None if mask is None else ops.cast(mask, "bool")
+        with AutocastScope(self.compute_dtype):
+            return self.advanced(inputs, state, mask, **further)
+
+    def advanced(self, inputs, state, mask, **further):
+        """`step`, of what has been checked."""
+        *states, last = state
+        outputs, states = self.advance(inputs, states, mask, **further)
+        if mask is not None:
+            hidden = ops.zeros_like(outputs) if self.zero_output_for_mask else last
+            outputs = ops.where(ops.expand_dims(mask, -1), outputs, hidden)
+        return outputs, [*states, outputs]
+
+    def _check_stepwise(self):
+        if self.not_stepwise:
+            raise ValueError(f"{self.name}: expected a layer that can be run step by step; {self.not_stepwise}")
+        if not self.built:
+            raise ValueError(f"{self.name}: expected a built layer, call it or build it first")
+
+    def _check_step(self, inputs, state, mask):
+        if len(inputs.shape) != 2:
+            raise ValueError(f"inputs: expected one step of shape (b, d), got {tuple(inputs.shape)}")
+        if mask is not None and not fits(mask.shape, inputs.shape[:1]):
+            raise ValueError(
+                f"mask: expected shape {tuple(inputs.shape[:1])} like the inputs', got {tuple(mask.shape)}"
+            )
+        expected = [tuple(s.shape) for s in self.initial_state(1)]
+        expected = [(inputs.shape[0], *shape[1:]) for shape in expected]
+        shapes = [tuple(s.shape) for s in state]
+        if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
+            raise ValueError(f"state: expected {len(expected)} tensors of shapes {expected}, got {shapes}")
+
+
+def kept(mask, new, old):
+    """The new tensors in the rows of the mask, the old in the others."""
+    if mask is None:
+        return list(new)
+    return [
+        ops.where(ops.reshape(mask, (-1, *[1] * (len(n.shape) - 1))), n, ops.cast(o, n.dtype))
+        for n, o in zip(new, old, strict=True)
+    ]
+
+
+def over_real_steps(function, sequences, mask, zero_output=False, every=1):
+    """`function` of sequences from which the hidden steps have been taken out, its results put back in their places.
+
+    For functions that see more than one step at once. The real steps of a row move to its start, zeros follow them, so
+    that the row is treated as it would be alone; a hidden step repeats the last output (zeros before the first), or gives
+    zeros with `zero_output`. Of a function that gives but every n-th step, the outputs of a row stay at its start.
+    Nothing behind the mask reaches a value or a gradient.
+    """
+    if mask is None:
+        return function(sequences)
+    mask = ops.cast(mask, "bool")
+    steps = ops.arange(ops.shape(mask)[1])
+    count = ops.cumsum(ops.cast(mask, "int32"), axis=1)
+    order = ops.argsort(ops.where(mask, steps, steps + ops.shape(mask)[1]), axis=1)
+    front = ops.take_along_axis(sequences, ops.expand_dims(order, -1), axis=1)
+    real = ops.expand_dims(steps < count[:, -1:], -1)
+    outputs = function(ops.where(real, front, ops.zeros_like(front)))
+    if every == 1:
+        place, shown = count - 1, mask if zero_output else count > 0
+    else:
+        place = ops.minimum(ops.arange(ops.shape(outputs)[1]), -(-count[:, -1:] // every) - 1)
+        shown = skipped_mask(mask, every) if zero_output else ops.logical_and(place >= 0, count[:, -1:] > 0)
+    outputs = ops.take_along_axis(outputs, ops.expand_dims(ops.maximum(place, 0), -1), axis=1)
+    return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))
+
+
+def skipped_mask(mask, every):
+    """The mask of what `over_real_steps` gives of every n-th step: as many at the start of a row as there are."""
+    count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
+    return ops.arange(0, ops.shape(mask)[1], every) < count
+
+
+def fits(shape, expected):
+    """Whether two static shapes may be the same at run time."""
+    return len(shape) == len(expected) and all(
+        a == b or a is None or b is None for a, b in zip(shape, expected, strict=True)
+    )
+
+
+def check_sequences(sequences, mask):
+    """A ValueError for anything but (b, t, d) with at least one step, and a mask (b, t)."""
+    if len(sequences.shape) != 3 or sequences.shape[1] == 0:
+        raise ValueError(f"sequences: expected shape (b, t, d) with t of 1 or more, got {tuple(sequences.shape)}")
+    if mask is not None and not fits(mask.shape, sequences.shape[:2]):
+        raise ValueError(
+            f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
+        )

@@ -1,0 +1,362 @@
+"""A whole model, one step at a time."""
+
+import keras
+from keras import layers, ops, tree
+
+from keras_seq.layers.rnn import RNN
+from keras_seq.layers.stepwise import Stepwise, fits
+
+# layers of Keras that act on each step alone, whatever stands at other steps
+POINTWISE = (
+    layers.Activation,
+    layers.Add,
+    layers.AlphaDropout,
+    layers.Average,
+    layers.BatchNormalization,
+    layers.CategoryEncoding,
+    layers.Dense,
+    layers.Dropout,
+    layers.ELU,
+    layers.Embedding,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
+    layers.InputLayer,
+    layers.IntegerLookup,
+    layers.LayerNormalization,
+    layers.LeakyReLU,
+    layers.Masking,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Multiply,
+    layers.Normalization,
+    layers.PReLU,
+    layers.ReLU,
+    layers.Rescaling,
+    layers.RMSNormalization,
+    layers.Softmax,
+    layers.SpatialDropout1D,
+    layers.StringLookup,
+    layers.Subtract,
+    layers.TimeDistributed,
+    layers.UnitNormalization,
+)
+# operations on the tensors of a functional model, likewise
+ELEMENTWISE = (
+    *(
+        "Absolute",
+        "Add",
+        "Cast",
+        "Clip",
+        "Cos",
+        "Divide",
+        "Exp",
+        "Gelu",
+        "LeakyRelu",
+        "Log",
+        "Log1p",
+        "Maximum",
+        "Minimum",
+    ),
+    *(
+        "Multiply",
+        "Negative",
+        "Power",
+        "Relu",
+        "Sigmoid",
+        "Sign",
+        "Silu",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Square",
+    ),
+    *("Subtract", "Tanh", "TrueDivide", "NotEqual", "LogicalAnd", "LogicalNot"),  # the last three: masks
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class StepForm(keras.layers.Layer):
+    """A sequence layer as a layer of one step: `[x (b, 1, d), *state] -> [y, *new state]`; the weights are its own.
+
+    y is (b, 1, u), or (b, u) where the layer does not return sequences. What `keras_seq.streaming` makes models of.
+
+    Args:
+        layer: a built sequence layer of keras_seq that has a step form.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: a layer without a step form.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    layer = keras_seq.GRU(4)
+    layer.build((None, None, 3))
+    y, *state = keras_seq.StepForm(layer)([ops.ones((2, 1, 3)), *layer.initial_state(2)])     # (2, 4)
+    ```
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})
+        self.supports_masking = True
+        self.layer = layer
+        if layer.not_stepwise:
+            raise ValueError(f"{layer.name}: expected a layer that can be run step by step; {layer.not_stepwise}")
+
+    def build(self, shapes):
+        if not self.layer.built:
+            self.layer.build((shapes[0][0], None, *shapes[0][2:]))
+
+    def call(self, inputs, mask=None, targets=None):
+        sequences, *state = inputs
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        further = {} if targets is None else {"targets": targets[:, 0]}
+        outputs, state = self.layer.step(sequences[:, 0], state, None if mask is None else mask[:, 0], **further)
+        return [ops.expand_dims(outputs, 1) if self.layer.return_sequences else outputs, *state]
+
+    def compute_output_spec(self, inputs, mask=None, targets=None):
+        sequences, *state = inputs
+        leading = (sequences.shape[0], 1) if self.layer.return_sequences else (sequences.shape[0],)
+        outputs = keras.KerasTensor((*leading, self.layer.output_width), self.layer.compute_dtype)
+        return [outputs, *[keras.KerasTensor(s.shape, s.dtype) for s in state]]
+
+    def compute_mask(self, inputs, mask=None):
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        return [mask if self.layer.return_sequences else None, *[None for _ in inputs[1:]]]
+
+    def get_config(self):
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+
+def streaming(model, pointwise=()):
+    """A trained model turned into one that takes one step at a time, for endless input in constant memory.
+
+    Every sequence layer of keras_seq (stacks, TDNN, TCN, WaveNet, `LastStep` .. too) and every recurrent layer of Keras is
+    replaced by its step form; layers that act on each step alone stay as they are. The weights are those of the model. Masks
+    made inside (`Embedding(mask_zero=True)`, `Masking`) act on each step as they do on the sequence. Where the model gives
+    one output per sequence, the stream gives at each step what the model would if the sequence ended there.
+
+    Args:
+        model: a built Sequential or functional model, all of whose inputs are sequences (b, t, ..); models in it likewise.
+        pointwise: further layers of the model (the layers or their names) that act on each step alone.
+
+    Returns:
+        A `keras_seq.Stream`.
+
+    Raises:
+        TypeError, ValueError: another kind of model; a layer that cannot be run step by step (`Bidirectional`, a context that
+            looks ahead), that returns its states, is given initial ones or reads constants, or that is not known to act on
+            each step alone.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_seq
+    from keras import ops
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            keras_seq.LSTM(8, return_sequences=True),
+            keras_seq.TCN(4, dilations=[1, 2]),
+            keras.layers.Dense(2),
+        ]
+    )
+    stream = keras_seq.streaming(model)
+    state = stream.initial_state(batch_size=5)
+    for _ in range(20):
+        y, state = stream.step(ops.ones((5, 3)), state)      # (5, 2); equal to model(first steps) each time
+    ```
+    """
+    trusted = {getattr(p, "name", p) for p in pointwise}
+    return Stream(*_stepped(model, trusted))
+
+
+class Stream:
+    """What `keras_seq.streaming` makes of a model: it takes one step and its state, and gives an output and the new state.
+
+    The state is one flat list of tensors, the layers' own one after the other; nothing else grows or is kept.
+
+    Attributes:
+        model: the same as a functional Keras model, `[*inputs (b, 1, ..), *state] -> [*outputs, *state]`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_seq
+    stream = keras_seq.streaming(keras.Sequential([keras.Input((None, 3)), keras_seq.GRU(4)]))
+    print([s.shape for s in stream.initial_state(batch_size=1)])      # the memory and the last output, (1, 4) each
+    ```
+    """
+
+    def __init__(self, model, inputs, outputs, layers):
+        self.model, self._inputs, self._outputs, self._layers = model, inputs, outputs, layers
+        self._compiled = self._step
+        if keras.config.backend() == "tensorflow":
+            import tensorflow
+
+            self._compiled = tensorflow.function(self._step)
+
+    def initial_state(self, batch_size):
+        """The state before the first step: a flat list of tensors, `batch_size` rows each."""
+        return [s for layer in self._layers for s in layer.initial_state(batch_size)]
+
+    def step(self, inputs, state):
+        """One step.
+
+        Args:
+            inputs: those of the model, in its structure, without the axis of time.
+            state: what `initial_state` or the step before gave.
+
+        Returns:
+            `(outputs, state)`: the outputs in the structure of the model's, without the axis of time.
+
+        Raises:
+            ValueError: inputs or a state of another structure or shape.
+        """
+        tree.assert_same_structure(inputs, self._inputs)
+        expected = [tuple(s.shape[1:]) for s in self.model.inputs[len(tree.flatten(self._inputs)) :]]
+        shapes = [tuple(s.shape[1:]) for s in state]
+        if shapes != expected:
+            raise ValueError(f"state: expected {len(expected)} tensors whose rows are {expected}, got {shapes}")
+        for x, wanted in zip(tree.flatten(inputs), tree.flatten(self._inputs), strict=True):
+            if not fits(ops.shape(x), (None, *wanted.shape[2:])):
+                raise ValueError(f"inputs: expected shape {(None, *wanted.shape[2:])} without time, got {ops.shape(x)}")
+        return self._compiled(tree.map_structure(ops.convert_to_tensor, inputs), list(state))
+
+    def _step(self, inputs, state):
+        found = self.model([*(ops.expand_dims(x, 1) for x in tree.flatten(inputs)), *state])
+        timed = tree.flatten(self._outputs)
+        outputs = [y[:, 0] if t else y for y, t in zip(found, timed, strict=False)]
+        return tree.pack_sequence_as(self._outputs, outputs), list(found[len(timed) :])
+
+    def export(self, path):
+        """Write a SavedModel with `step(inputs, state) -> (outputs, state)` and `initial_state(batch_size) -> state`.
+
+        It needs TensorFlow alone:
+
+            loaded = tf.saved_model.load(path)
+            state = loaded.initial_state(tf.constant(1))
+            outputs, state = loaded.step(inputs, state)
+
+        Its signature `serving_default` is the same with names: input_0, .., state_0, .. to output_0, .., state_0, ..
+        """
+        import tensorflow as tf
+
+        inputs = tree.map_structure(lambda x: tf.TensorSpec((None, *x.shape[2:]), x.dtype), self._inputs)
+        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.initial_state(1)]
+        module = tf.Module()
+        module.weights = [w.value for w in self.model.weights]
+        module.step = tf.function(self._step, [inputs, state])
+        module.initial_state = tf.function(self.initial_state, [tf.TensorSpec((), "int32")])
+
+        def served(**given):
+            count = len(tree.flatten(inputs))
+            flat = [given[name] for name in names]
+            outputs, new = self._step(tree.pack_sequence_as(inputs, flat[:count]), flat[count:])
+            outputs = {f"output_{i}": y for i, y in enumerate(tree.flatten(outputs))}
+            return {**outputs, **{f"state_{i}": s for i, s in enumerate(new)}}
+
+        flat = {f"input_{i}": x for i, x in enumerate(tree.flatten(inputs))}
+        flat.update((f"state_{i}", s) for i, s in enumerate(state))
+        names = list(flat)
+        signature = tf.function(served).get_concrete_function(
+            **{name: tf.TensorSpec(x.shape, x.dtype, name) for name, x in flat.items()}
+        )
+        tf.saved_model.save(module, path, signatures={"serving_default": signature})
+
+
+def _stepped(model, trusted):
+    """`(functional model of one step, its inputs in their structure, which outputs have time, the layers with states)`."""
+    if isinstance(model, keras.Sequential) and model.built:
+        first = outputs = keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)
+        for layer in model.layers:
+            outputs = layer(outputs)
+        model = keras.Model(first, outputs, name=model.name)
+    if not (isinstance(model, keras.Model) and hasattr(model, "operations")):
+        raise TypeError(f"model: expected a built Sequential or functional model, got {model!r}")
+    if any(len(x.shape) < 2 for x in model.inputs):
+        raise ValueError(f"model: expected inputs (b, t, ..), got {[tuple(x.shape) for x in model.inputs]}")
+    inputs = tree.map_structure(lambda x: keras.Input(batch_shape=(None, 1, *x.shape[2:]), dtype=x.dtype), model.input)
+    graph = _Graph(trusted)
+    # what keras.models.clone_model walks a functional model with; itself it takes no further inputs, as states are
+    outputs = model._run_through_graph(inputs, operation_fn=lambda layer: layer, call_fn=graph.call)
+    timed = tree.map_structure(lambda y: id(y) not in graph.ended, outputs)
+    given, made = [*tree.flatten(inputs), *graph.given], [*tree.flatten(outputs), *graph.made]
+    step = keras.Model(given, made, name=f"{model.name}_step")
+    return step, inputs, timed, graph.layers
+
+
+class _Graph:
+    """Calls the layers of a functional model on one step each, and collects the states that go in and come out."""
+
+    def __init__(self, trusted):
+        self.trusted, self.given, self.made, self.layers = trusted, [], [], []
+        self.ended = {}  # by id, the tensors that have no time any more
+
+    def call(self, layer, *args, **kwargs):
+        tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        ended = [id(x) in self.ended for x in tensors]
+        if ended and all(ended):
+            return self._end(layer(*args, **kwargs))
+        if any(ended):
+            raise ValueError(f"{layer.name}: expected inputs that all have steps in time, or none; got both")
+        if isinstance(layer, keras.Model):
+            return self._nested(layer, *args)
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, Stepwise):
+            flags = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
+            layer = RNN(layer.cell, **{f: getattr(layer, f) for f in flags}, name=layer.name, dtype=layer.dtype_policy)
+            layer.built = True
+        if isinstance(layer, Stepwise):
+            return self._step_form(layer, *args, **kwargs)
+        known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE or _along_features(layer)
+        if not known and layer.name not in self.trusted:
+            raise ValueError(
+                f"{layer.name}: expected a layer that acts on each step alone, got a {type(layer).__name__}, of which that is "
+                "not known; name it in `pointwise` if it does"
+            )
+        return layer(*args, **kwargs)
+
+    def _step_form(self, layer, sequences, initial_state=None, mask=None, training=None, constants=None, targets=None):
+        for name, value in (("initial_state", initial_state), ("constants", constants)):
+            if value is not None:
+                raise ValueError(f"{layer.name}: expected no {name} in a model that is run step by step, got {value!r}")
+        if getattr(layer, "return_state", False):
+            raise ValueError(f"{layer.name}: expected return_state=False in a model that is run step by step, got True")
+        form = StepForm(layer, name=f"{layer.name}_step_{len(self.layers)}", dtype=layer.dtype_policy)
+        outputs, *state = form([sequences, *self._states(layer)], mask=mask, targets=targets)
+        self.made.extend(state)
+        return outputs if layer.return_sequences else self._end(outputs)
+
+    def _nested(self, model, *args):
+        step, _, timed, owners = _stepped(model, self.trusted)
+        given = [s for layer in owners for s in self._states(layer)]
+        found = step([*tree.flatten(args[0]), *given])
+        count = len(tree.flatten(timed))
+        self.made.extend(found[count:])
+        outputs = [y if t else self._end(y) for y, t in zip(found, tree.flatten(timed), strict=False)]
+        return tree.pack_sequence_as(timed, outputs)
+
+    def _states(self, layer):
+        inputs = [keras.Input(tuple(s.shape[1:]), dtype=s.dtype) for s in layer.initial_state(1)]
+        self.given.extend(inputs)
+        self.layers.append(layer)
+        return inputs
+
+    def _end(self, outputs):
+        self.ended.update((id(y), y) for y in tree.flatten(outputs))
+        return outputs
+
+
+def _along_features(operation):
+    """Whether what is joined or reduced lies along the last axis, the features of one step."""
+    return type(operation).__name__ in ("Concatenate", "Any", "Softmax") and operation.axis in (-1, (-1,), [-1])

@@ -1,0 +1,243 @@
+"""Time-delay networks: a step that sees the inputs of steps at fixed distances."""
+
+import numbers
+import warnings
+
+import keras
+from keras import activations, constraints, initializers, ops, regularizers
+
+from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.layers import ring
+from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask
+
+KINDS = {
+    "activation": activations,
+    "kernel_initializer": initializers,
+    "bias_initializer": initializers,
+    "kernel_regularizer": regularizers,
+    "bias_regularizer": regularizers,
+    "kernel_constraint": constraints,
+    "bias_constraint": constraints,
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class TDNN(Stepwise, keras.layers.Layer):
+    """A layer of a time-delay neural network (Waibel et al. 1989; with splices, Peddinti et al. 2015).
+
+        y_t = f(sum_k x_{t + c_k} W_k + b),   c the context;  delays=p is the context -(p-1) .. 0
+
+    A finite response: an input is seen by as many steps as there are distances in the context, and by no other. Before the
+    first step and after the last there are zeros. Stacked (`keras_seq.Stacked`, or one after the other), layers see further
+    and further; with distances that grow, as [-2..2], [-1, 2], [-3, 3], that costs few weights. A step of the whole stack
+    sees `receptive_field` steps.
+
+    Weights: `kernel` (len(context), d, units), `bias` (units,); with weight normalisation `scale` (units,) too, the length g
+    of each unit's weights, W = g V / |V|, V the kernel (Salimans and Kingma 2016; g starts as |V|). They interchange with
+    `keras.layers.Conv1D(padding="causal", dilation_rate=n)` by `set_weights` where the context is [.., -2n, -n, 0].
+
+    Hidden steps (`mask`) are taken out before, so that a row is treated as it would be alone; in their places the last
+    output is repeated, or zeros given with `zero_output_for_mask`. With `subsampling=n` only every n-th step, from the
+    first, is computed and given: (b, ceil(t / n), units), the outputs of a masked row at its start.
+
+    Args:
+        units: positive integer, the width of the output.
+        delays: positive integer p: the step sees x_t .. x_{t-p+1}.
+        context: in place of delays, a list of distinct integers c_k; those above 0 look ahead.
+        subsampling: positive integer n.
+        activation: f, default tanh.
+        use_bias: whether there is b.
+        weight_normalization: whether to learn length and direction of each unit's weights apart.
+        zero_output_for_mask: whether hidden steps give zeros.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: as in
+            `keras.layers.Dense`.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
+
+    Call arguments:
+        sequences: tensor (b, t, d).
+        mask: boolean tensor (b, t), True for real steps.
+
+    Raises:
+        TypeError, ValueError: units, delays or subsampling that are no positive integer; both delays and a context, or
+            neither; a context without a distance or with the same one twice; sequences that are not (b, t, d); a mask that
+            is not (b, t). In step form: a context that looks ahead, subsampling.
+
+    Warns:
+        UserWarning: sequences known to be shorter than the receptive field: the rest of it sees only zeros.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.TDNN(8, delays=3)(ops.ones((2, 10, 5)))                  # (2, 10, 8)
+    y = keras_seq.TDNN(8, context=[-2, 0, 2])(ops.ones((2, 10, 5)))        # (2, 10, 8)
+    ```
+    """
+
+    return_sequences = True
+    state_size = ()
+
+    def __init__(
+        self,
+        units,
+        delays=None,
+        context=None,
+        subsampling=1,
+        activation="tanh",
+        use_bias=True,
+        weight_normalization=False,
+        zero_output_for_mask=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.units = positive_integer("units", units)
+        if (delays is None) == (context is None):
+            raise ValueError(f"delays: expected either delays or a context, got delays={delays!r}, context={context!r}")
+        self.delays = None if delays is None else positive_integer("delays", delays)
+        self.context = list(range(1 - self.delays, 1)) if context is None else _distances(context)
+        self.subsampling = positive_integer("subsampling", subsampling)
+        self.use_bias = boolean("use_bias", use_bias)
+        self.weight_normalization = boolean("weight_normalization", weight_normalization)
+        self.zero_output_for_mask = boolean("zero_output_for_mask", zero_output_for_mask)
+        self.activation = named(activations, "activation", activation)
+        self.kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
+        self.bias_initializer = named(initializers, "bias_initializer", bias_initializer)
+        self.kernel_regularizer = named(regularizers, "kernel_regularizer", kernel_regularizer)
+        self.bias_regularizer = named(regularizers, "bias_regularizer", bias_regularizer)
+        self.kernel_constraint = named(constraints, "kernel_constraint", kernel_constraint)
+        self.bias_constraint = named(constraints, "bias_constraint", bias_constraint)
+
+    @property
+    def output_width(self):
+        return self.units
+
+    @property
+    def receptive_field(self):
+        """How many steps lie between the first and the last that a step sees, both counted, and itself."""
+        return max(0, *self.context) - min(0, *self.context) + 1
+
+    def build(self, sequences_shape):
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        shape = (len(self.context), sequences_shape[-1], self.units)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=shape,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.scale = self.bias = None
+        if self.weight_normalization:
+
+            def lengths(_, dtype):  # of the same draw: a weight made while a function is traced cannot read another
+                return _lengths(self.kernel_initializer(shape, dtype=dtype))
+
+            self.scale = self.add_weight(name="scale", shape=(self.units,), initializer=lengths)
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+
+    def call(self, sequences, mask=None):
+        check_sequences(sequences, mask)
+        warn_if_short(self, sequences)
+        return over_real_steps(self.every_step, sequences, mask, self.zero_output_for_mask, self.subsampling)
+
+    def every_step(self, sequences):
+        """The outputs of whole sequences, none of whose steps is hidden."""
+        steps, weights = ops.shape(sequences)[1], self._weights()
+        before, after, every = max(0, -self.context[0]), max(0, self.context[-1]), self.subsampling
+        sequences = ops.pad(sequences, [[0, 0], [before, after], [0, 0]])
+        first = before + self.context[0]
+        apart = {b - a for a, b in zip(self.context, self.context[1:], strict=False)} or {1}
+        if len(apart) == 1 and every == 1:
+            (apart,) = apart
+            span = apart * (len(self.context) - 1)
+            seen = sequences[:, first : first + steps + span]
+            return self._finished(ops.conv(seen, weights, 1, "valid", data_format="channels_last", dilation_rate=apart))
+        seen = [sequences[:, before + c : before + c + steps : every] for c in self.context]
+        return self._finished(ops.matmul(ops.concatenate(seen, axis=-1), ops.reshape(weights, (-1, self.units))))
+
+    def _weights(self):
+        if self.scale is None:
+            return ops.convert_to_tensor(self.kernel)
+        return self.kernel * (self.scale / _lengths(self.kernel))
+
+    def _finished(self, total):
+        return self.activation(total if self.bias is None else total + self.bias)
+
+    # -- step by step ------------------------------------------------------------------------------------------------
+
+    @property
+    def not_stepwise(self):
+        if self.context[-1] > 0:
+            return f"its context looks {self.context[-1]} steps ahead"
+        return f"it gives only every {self.subsampling}th step" if self.subsampling > 1 else None
+
+    def first_state(self, batch_size):
+        reach = -self.context[0]
+        return ring.empty(batch_size, reach, self.kernel.shape[1], self.compute_dtype) if reach else []
+
+    def advance(self, inputs, states, mask=None):
+        inputs = ops.cast(inputs, self.compute_dtype)
+        seen = ops.expand_dims(inputs, 1) if self.context[-1] == 0 else None
+        past = [-c for c in self.context if c < 0]
+        if past:
+            delayed = ring.read(states, past)
+            seen = delayed if seen is None else ops.concatenate([delayed, seen], axis=1)
+            states = ring.write(states, inputs, mask)
+        return self._finished(ops.einsum("bkd,kdu->bu", seen, self._weights())), states
+
+    # -- shapes, masks, configuration --------------------------------------------------------------------------------
+
+    def compute_mask(self, sequences, mask=None):
+        return mask if mask is None or self.subsampling == 1 else skipped_mask(mask, self.subsampling)
+
+    def compute_output_shape(self, sequences_shape):
+        steps = sequences_shape[1]
+        return (sequences_shape[0], steps and -(-steps // self.subsampling), self.units)
+
+    def get_config(self):
+        own = ("units", "delays", "subsampling", "use_bias", "weight_normalization", "zero_output_for_mask")
+        config = {name: getattr(self, name) for name in own}
+        config["context"] = self.context if self.delays is None else None
+        kinds = {name: kind.serialize(getattr(self, name)) for name, kind in KINDS.items()}
+        return {**super().get_config(), **config, **kinds}
+
+
+def _lengths(kernel):
+    """The length of each unit's weights."""
+    return ops.sqrt(ops.sum(ops.square(kernel), axis=(0, 1)))
+
+
+def _distances(context):
+    """A context, rising."""
+    given = list(context) if isinstance(context, (list, tuple)) else []
+    if not given or any(isinstance(c, bool) or not isinstance(c, numbers.Integral) for c in given):
+        raise TypeError(f"context: expected a list of at least one integer, got {context!r}")
+    if len(set(given)) != len(given):
+        raise ValueError(f"context: expected distinct integers, got {context!r}")
+    return sorted(int(c) for c in given)
+
+
+def warn_if_short(layer, sequences):
+    """A warning where a sequence is known to be shorter than what a step could see."""
+    steps = sequences.shape[1]
+    if steps is not None and steps < layer.receptive_field:
+        warnings.warn(
+            f"{layer.name}: sequences of {steps} steps are shorter than the receptive field of {layer.receptive_field}; "
+            "the rest of it sees only zeros",
+            stacklevel=4,
+        )
