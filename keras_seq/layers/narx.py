@@ -7,6 +7,7 @@ from keras_seq import cells
 from keras_seq.cells.arguments import arguments, boolean, positive_integer
 from keras_seq.layers.named import CellLayer
 from keras_seq.layers.rnn import FLAGS
+from keras_seq.layers.stepwise import fits
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -122,6 +123,15 @@ class NARX(CellLayer):
             raise ValueError("targets: expected None in closed loop with go_backwards, got a warm-up")
         self._check_warm_up(targets, *sequences.shape[:2])
 
+    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+        if self.closed and targets is not None:
+            raise ValueError(f"targets: expected None in closed loop, step by step, got {tuple(targets.shape)}")
+        if not self.closed:
+            shape, expected = None if targets is None else tuple(targets.shape), (inputs.shape[0], self.cell.outputs)
+            if shape is None or not fits(shape, expected):
+                raise ValueError(f"targets: expected the true outputs {expected} in open loop, got {shape}")
+        return super().advance(inputs, states, mask, constants, targets)
+
     def _check_warm_up(self, targets, batch=None, steps=None):
         shape, k = tuple(targets.shape), self.cell.outputs
         alike = batch is None or shape[:1] in ((batch,), (None,))
@@ -191,3 +201,7 @@ class AR(NARX):
     def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, targets=None):
         targets = sequences if targets is None and not self.closed else targets
         return super().call(sequences, initial_state, mask, training, constants, targets)
+
+    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+        targets = inputs if targets is None and not self.closed else targets
+        return super().advance(inputs, states, mask, constants, targets)

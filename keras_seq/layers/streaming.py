@@ -223,7 +223,11 @@ class Stream:
         Raises:
             ValueError: inputs or a state of another structure or shape.
         """
-        tree.assert_same_structure(inputs, self._inputs)
+        try:
+            tree.assert_same_structure(inputs, self._inputs)
+        except (TypeError, ValueError) as error:
+            wanted = tree.map_structure(lambda x: (None, *x.shape[2:]), self._inputs)
+            raise ValueError(f"inputs: expected the structure of the model's, {wanted}, got {inputs!r}") from error
         expected = [tuple(s.shape[1:]) for s in self.model.inputs[len(tree.flatten(self._inputs)) :]]
         shapes = [tuple(s.shape[1:]) for s in state]
         if shapes != expected:
@@ -301,6 +305,8 @@ class _Graph:
 
     def __init__(self, trusted):
         self.trusted, self.given, self.made, self.layers = trusted, [], [], []
+        self.ours = {}  # by the id of a layer of Keras, ours over the same cell
+        self.forms = {}  # by the layer's id: a layer that is called twice has one form and two states
         self.ended = {}  # by id, the tensors that have no time any more
 
     def call(self, layer, *args, **kwargs):
@@ -314,8 +320,11 @@ class _Graph:
             return self._nested(layer, *args)
         if isinstance(layer, keras.layers.RNN) and not isinstance(layer, Stepwise):
             flags = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
-            layer = RNN(layer.cell, **{f: getattr(layer, f) for f in flags}, name=layer.name, dtype=layer.dtype_policy)
-            layer.built = True
+            if id(layer) not in self.ours:
+                given = {f: getattr(layer, f) for f in flags}
+                self.ours[id(layer)] = RNN(layer.cell, **given, name=layer.name, dtype=layer.dtype_policy)
+                self.ours[id(layer)].built = True
+            layer = self.ours[id(layer)]
         if isinstance(layer, Stepwise):
             return self._step_form(layer, *args, **kwargs)
         known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE or _along_features(layer)
@@ -332,8 +341,9 @@ class _Graph:
                 raise ValueError(f"{layer.name}: expected no {name} in a model that is run step by step, got {value!r}")
         if getattr(layer, "return_state", False):
             raise ValueError(f"{layer.name}: expected return_state=False in a model that is run step by step, got True")
-        form = StepForm(layer, name=f"{layer.name}_step_{len(self.layers)}", dtype=layer.dtype_policy)
-        outputs, *state = form([sequences, *self._states(layer)], mask=mask, targets=targets)
+        if id(layer) not in self.forms:
+            self.forms[id(layer)] = StepForm(layer, name=f"{layer.name}_step", dtype=layer.dtype_policy)
+        outputs, *state = self.forms[id(layer)]([sequences, *self._states(layer)], mask=mask, targets=targets)
         self.made.extend(state)
         return outputs if layer.return_sequences else self._end(outputs)
 

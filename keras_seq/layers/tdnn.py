@@ -184,7 +184,7 @@ class TDNN(Stepwise, keras.layers.Layer):
     def not_stepwise(self):
         if self.context[-1] > 0:
             return f"its context looks {self.context[-1]} steps ahead"
-        return f"it gives only every {self.subsampling}th step" if self.subsampling > 1 else None
+        return f"it gives one step of {self.subsampling} only (subsampling)" if self.subsampling > 1 else None
 
     def first_state(self, batch_size):
         reach = -self.context[0]
