@@ -116,6 +116,8 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         for half in self.parts_with_states:
             if not half.built:
                 half.build(tuple(sequences_shape))
+        if isinstance(self.merge_mode, str):
+            self._merged_spec((1,))
 
     def call(self, sequences, initial_state=None, mask=None):
         check_sequences(sequences, mask)
