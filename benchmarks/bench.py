@@ -19,6 +19,7 @@ import sys
 
 import peak_memory
 import steps
+import structures
 import timing
 import variants
 
@@ -236,12 +237,71 @@ def retraces(results, options):
     results.section("Traces of a compiled training step over changing shapes", timing.table(columns, rows))
 
 
+def depth(results, options):
+    """Stacks and both directions beside one layer; the TCN beside keras-tcn."""
+    rows = []
+    for size in options.sizes:
+        say(f"stacks and directions at {named(size)}")
+        times = timing.in_turn(structures.depth_and_directions(size), options.runs)
+        for kind, word in (("train", "training"), ("infer", "inference")):
+            one, three, both = (min(times[what, kind]) for what in ("one", "three", "both"))
+            b, t, _, u = size
+            where = named((b, t, u, u))
+            results.add(f"Stacked of three LSTMs, {word}: its time / one's, at most 3.3", where, three / one)
+            results.add(f"Bidirectional LSTM, {word}: its time / one direction's, at most 2.1", where, both / one)
+            cells = [timing.least_and_median(times[what, kind]) for what in ("one", "three", "both")]
+            rows.append((where, kind, f"{three / one:.2f}", f"{both / one:.2f}", *cells))
+    columns = ("b,t,d,u", "pass", "three / one", "both / one", "LSTM", "Stacked of three", "Bidirectional")
+    results.section("Depth and directions: milliseconds under XLA, least (median)", timing.table(columns, rows))
+    tcn(results, options)
+
+
+def tcn(results, options):
+    rows = []
+    for size in [s for s in options.sizes if s[-1] <= 256]:
+        say(f"TCN at {named(size)}")
+        functions = structures.beside_keras_tcn(size)
+        if functions is None:
+            results.section("TCN beside keras-tcn", "keras-tcn none found")
+            return
+        times = timing.in_turn(functions, options.runs)
+        for kind, word in (("train", "training"), ("infer", "inference")):
+
+            def least(whose):
+                return min(min(times[whose, kind, mode]) for mode in ("jit", "graph"))  # noqa: B023
+
+            ours, peer = least("ours"), least("keras-tcn")
+            results.add(f"TCN, {word}: keras-tcn's time / ours", named(size), peer / ours)
+            cells = [timing.least_and_median(v) for (_, k, _), v in times.items() if k == kind]
+            rows.append(
+                (named(size), kind, f"{peer / ours:.2f}", f"{least('ours, weight-normalised') / ours:.2f}", *cells)
+            )
+    heads = [f"{whose}, {mode}" for whose, k, mode in functions if k == "train"]
+    columns = ("b,t,d,filters", "pass", "keras-tcn / ours", "weight-normalised / ours", *heads)
+    results.section("TCN beside keras-tcn: milliseconds, least (median)", timing.table(columns, rows))
+
+
+def streams(results, options):
+    """A step of an exported stream, and its memory over many."""
+    say("steps of exported streams")
+    found = structures.in_microseconds(structures.one_step(), 200 if options.quick else 3000)
+    rows = [(name, f"{least:.0f}", f"{middle:.0f}") for name, (least, middle) in found.items()]
+    text = timing.table(("exported, batch 1, 8 inputs", "least, us", "median, us"), rows)
+    results.section("One step of an exported stream, called from Python", text)
+    total = 10_000 if options.quick else 1_000_000
+    say(f"{total} steps")
+    text = timing.table(("stream", "steps", "MiB of the process", "s"), structures.memory_over_steps(total))
+    results.section("Memory over many steps of one stream, in a compiled loop", text)
+
+
 SECTIONS = {
     "peers": peers,
     "memories": all_memories,
     "extras": extras,
     "loops": no_loop,
     "limit": limit,
+    "depth": depth,
+    "streams": streams,
     "time": time_and_memory,
     "traces": retraces,
 }
@@ -358,7 +418,7 @@ def main(arguments=None):
     )
     options.runs = options.runs or (4 if options.quick else 10)
     if options.quick and options.only == list(SECTIONS):
-        options.only = ["peers", "extras", "loops", "limit", "traces"]
+        options.only = ["peers", "extras", "loops", "limit", "depth", "streams", "traces"]
     results = Results()
     for name in options.only:
         SECTIONS[name](results, options)

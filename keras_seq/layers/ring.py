@@ -11,17 +11,25 @@ def empty(batch_size, length, width, dtype):
 def read(ring, delays):
     """The vectors written so many steps ago, 1 for the last: (b, len(delays), width)."""
     vectors, place = ring
-    places = ops.mod(ops.expand_dims(place, -1) - ops.convert_to_tensor(delays, dtype="int32"), vectors.shape[1])
-    return ops.take_along_axis(vectors, ops.expand_dims(places, -1), axis=1)
+    flat, begins = _flat(vectors)
+    places = ops.mod(ops.expand_dims(place, 1) - ops.convert_to_tensor(delays, dtype="int32"), vectors.shape[1])
+    return ops.take(flat, places + ops.expand_dims(begins, 1), axis=0)
 
 
 def write(ring, vector, mask=None):
     """The ring after one more vector (b, width), in the rows of the mask."""
     vectors, place = ring
-    following = ops.mod(place + 1, vectors.shape[1])
+    flat, begins = _flat(vectors)
+    at, following = begins + place, ops.mod(place + 1, vectors.shape[1])
+    vector = ops.cast(vector, vectors.dtype)
     if mask is not None:
-        last = ops.take_along_axis(vectors, ops.reshape(place, (-1, 1, 1)), axis=1)[:, 0]
-        vector = ops.where(ops.expand_dims(mask, -1), vector, last)
+        vector = ops.where(ops.expand_dims(mask, -1), vector, ops.take(flat, at, axis=0))
         following = ops.where(mask, following, place)
-    at = ops.stack([ops.arange(ops.shape(place)[0], dtype="int32"), place], axis=1)
-    return [ops.scatter_update(vectors, at, ops.cast(vector, vectors.dtype)), following]
+    flat = ops.scatter_update(flat, ops.expand_dims(at, 1), vector)
+    return [ops.reshape(flat, (-1, *vectors.shape[1:])), following]
+
+
+def _flat(vectors):
+    """The vectors of all rows one below the other, and where each row begins."""
+    begins = ops.arange(ops.shape(vectors)[0], dtype="int32") * vectors.shape[1]
+    return ops.reshape(vectors, (-1, vectors.shape[2])), begins

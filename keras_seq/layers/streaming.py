@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops, tree
 
+from keras_seq.cells.arguments import boolean
 from keras_seq.layers.rnn import RNN
 from keras_seq.layers.stepwise import Stepwise, fits
 
@@ -136,7 +137,7 @@ class StepForm(keras.layers.Layer):
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
 
 
-def streaming(model, pointwise=()):
+def streaming(model, pointwise=(), jit_compile=False):
     """A trained model turned into one that takes one step at a time, for endless input in constant memory.
 
     Every sequence layer of keras_seq (stacks, TDNN, TCN, WaveNet, `LastStep` .. too) and every recurrent layer of Keras is
@@ -147,6 +148,8 @@ def streaming(model, pointwise=()):
     Args:
         model: a built Sequential or functional model, all of whose inputs are sequences (b, t, ..); models in it likewise.
         pointwise: further layers of the model (the layers or their names) that act on each step alone.
+        jit_compile: whether XLA compiles the step, once for each batch size, here and in what is exported: most of a small
+            step is the calling of its operations, and XLA makes one of them.
 
     Returns:
         A `keras_seq.Stream`.
@@ -177,7 +180,7 @@ def streaming(model, pointwise=()):
     ```
     """
     trusted = {getattr(p, "name", p) for p in pointwise}
-    return Stream(*_stepped(model, trusted))
+    return Stream(*_stepped(model, trusted), boolean("jit_compile", jit_compile))
 
 
 class Stream:
@@ -198,13 +201,13 @@ class Stream:
     ```
     """
 
-    def __init__(self, model, inputs, outputs, layers):
+    def __init__(self, model, inputs, outputs, layers, jit_compile):
         self.model, self._inputs, self._outputs, self._layers = model, inputs, outputs, layers
-        self._compiled = self._step
+        self._jit_compile, self._compiled = jit_compile, self._step
         if keras.config.backend() == "tensorflow":
             import tensorflow
 
-            self._compiled = tensorflow.function(self._step)
+            self._compiled = tensorflow.function(self._step, jit_compile=jit_compile or None)
 
     def initial_state(self, batch_size):
         """The state before the first step: a flat list of tensors, `batch_size` rows each."""
@@ -260,13 +263,13 @@ class Stream:
         state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.initial_state(1)]
         module = tf.Module()
         module.weights = [w.value for w in self.model.weights]
-        module.step = tf.function(self._step, [inputs, state])
+        module.step = tf.function(self._step, [inputs, state], jit_compile=self._jit_compile or None)
         module.initial_state = tf.function(self.initial_state, [tf.TensorSpec((), "int32")])
 
         def served(**given):
             count = len(tree.flatten(inputs))
             flat = [given[name] for name in names]
-            outputs, new = self._step(tree.pack_sequence_as(inputs, flat[:count]), flat[count:])
+            outputs, new = module.step(tree.pack_sequence_as(inputs, flat[:count]), flat[count:])
             outputs = {f"output_{i}": y for i, y in enumerate(tree.flatten(outputs))}
             return {**outputs, **{f"state_{i}": s for i, s in enumerate(new)}}
 

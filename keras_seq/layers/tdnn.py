@@ -160,13 +160,16 @@ class TDNN(Stepwise, keras.layers.Layer):
         steps, weights = ops.shape(sequences)[1], self._weights()
         before, after, every = max(0, -self.context[0]), max(0, self.context[-1]), self.subsampling
         sequences = ops.pad(sequences, [[0, 0], [before, after], [0, 0]])
-        first = before + self.context[0]
         apart = {b - a for a, b in zip(self.context, self.context[1:], strict=False)} or {1}
         if len(apart) == 1 and every == 1:
             (apart,) = apart
-            span = apart * (len(self.context) - 1)
-            seen = sequences[:, first : first + steps + span]
-            return self._finished(ops.conv(seen, weights, 1, "valid", data_format="channels_last", dilation_rate=apart))
+            if before + after > self.context[-1] - self.context[0]:  # the context leaves its own step out
+                span = apart * (len(self.context) - 1)
+                first = before + self.context[0]
+                sequences = sequences[:, first : first + steps + span]
+            return self._finished(
+                ops.conv(sequences, weights, 1, "valid", data_format="channels_last", dilation_rate=apart)
+            )
         seen = [sequences[:, before + c : before + c + steps : every] for c in self.context]
         return self._finished(ops.matmul(ops.concatenate(seen, axis=-1), ops.reshape(weights, (-1, self.units))))
 
