@@ -96,7 +96,8 @@ def test_doctests(module):
     assert not failed
 
 
-def test_the_code_of_the_readme_runs(capsys):
+def test_the_code_of_the_readme_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = code_blocks((ROOT / "README.md").read_text())
     assert len(blocks) >= 2
     for block in blocks:

@@ -41,8 +41,11 @@ def test_every_choice(case, flags, masked, choice, monkeypatch):
     assert_close(tf.function(differentiated(layer, training=training))(*given), reference, 1e-11)
 
 
-@pytest.mark.parametrize(("lanes", "jit"), [(2, True), (3, False)])
-@pytest.mark.parametrize("further", [{}, {"checkpoint": True}, {"truncate": 4}], ids=str)
+@pytest.mark.parametrize(
+    ("further", "lanes", "jit"),
+    [({}, 2, True), ({}, 3, False), ({"checkpoint": True}, 2, False), ({"truncate": 4}, 2, True)],
+    ids=str,
+)
 def test_every_size(further, lanes, jit, monkeypatch):
     """One step, one row, one step more than a chunk, fewer rows than lanes: one trace for all of them."""
     case = Case("PeepholeLSTM")

@@ -20,7 +20,7 @@ def sequential(layer):
 
 
 def functional(layers):
-    """All memories side by side, then one readout."""
+    """Memories side by side, then one readout."""
     inputs = keras.Input((None, D))
     joined = keras.layers.Concatenate()([layer(inputs) for layer in layers])
     return keras.Model(inputs, keras.layers.Dense(1)(joined))
@@ -51,14 +51,14 @@ def check_fitted(model, x, y, epochs=20, **compile_arguments):
 
 
 @pytest.mark.parametrize(**named(MEMORIES))
-def test_fit_sequential_compiled(case):
+def test_fit_sequential_compiled(case, one_lane):
     layer = getattr(keras_seq, case.layer)(U, dropout=0.05, recurrent_dropout=0.05, **case.arguments)
     check_fitted(sequential(layer), X, Y)
 
 
 @pytest.mark.parametrize("build", [functional, Subclassed])
 def test_fit_functional_and_subclassed_compiled(build):
-    check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES]), X, Y)
+    check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES[::3]]), X, Y)
 
 
 def test_fit_with_constants_compiled():
