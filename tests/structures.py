@@ -268,7 +268,7 @@ def delayed(layer, x):
     found = []
     for t in range(0, len(x), layer.subsampling):
         total = np.zeros(w.shape[-1]) if layer.bias is None else layer.bias.numpy().copy()
-        for k, c in enumerate(layer.context):
+        for k, c in enumerate(layer.distances):
             if 0 <= t + c < len(x):
                 total = total + x[t + c] @ w[k]
         found.append(function(layer.activation)(total))

@@ -26,6 +26,17 @@ MEMORIES = [
     ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3]}, True),
     ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3], "closed": True}, False),
 ]
+STRUCTURES = [
+    "Stacked([LSTM(4, return_sequences=True), GRU(4, return_sequences=True)], skips='residual', return_state=True)",
+    "Bidirectional(Stacked(LSTM, [3, 2], return_sequences=True))",
+    "TDNN(4, context=[-3, -1, 0], weight_normalization=True)",
+    "TDNN(4, context=[-1, 0, 1], subsampling=2)",
+    "TCN(3, dilations=[1, 2])",
+    "WaveNet(3, dilations=[1, 2], outputs=2)",
+    "MaskedMean()",
+    "MaskedMax()",
+    "LastStep()",
+]
 X, TARGETS = (np.random.default_rng(0).normal(size=(3, 5, n)).astype("float32") for n in (2, 3))
 MASK = np.array([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], "bool")
 
@@ -41,6 +52,28 @@ def results(name, arguments, forced, x, targets, mask):
             w.assign(0.5 * rng.normal(size=w.shape))
     found = layer(x, mask=mask, **({"targets": targets} if forced else {}))
     return [np.asarray(v) for v in keras.tree.flatten(found)]
+
+def structure(expression, x, mask):
+    # what it gives, and what its step form does, with a mask and in a stream
+    layer = eval(expression, vars(keras_seq))
+    layer.build(x.shape)
+    rng = np.random.default_rng(1)
+    for w in layer.weights:
+        if "float" in w.dtype:
+            w.assign(0.5 * rng.normal(size=w.shape))
+    found = keras.tree.flatten(layer(x, mask=mask))
+    if not layer.not_stepwise:
+        state = layer.initial_state(len(x))
+        for t in range(x.shape[1]):
+            y, state = layer.step(x[:, t], state, mask[:, t])
+        found.append(y)
+        if not getattr(layer, "return_state", False):
+            stream = keras_seq.streaming(keras.Sequential([keras.Input((None, x.shape[-1])), layer]))
+            state = stream.initial_state(len(x))
+            for t in range(2):
+                y, state = stream.step(x[:, t], state)
+            found.append(y)
+    return [np.asarray(v) for v in found]
 """
 
 CODE = """
@@ -54,10 +87,18 @@ for i, (name, arguments, forced) in enumerate(eval(sys.argv[2])):
         np.testing.assert_allclose(value, data[f"{i} {j}"], atol=1e-5, err_msg=f"{name} {arguments} {j}")
     print(name, len(found))
 
+for i, expression in enumerate(eval(sys.argv[3])):
+    found = structure(expression, data["x"], data["mask"])
+    for j, value in enumerate(found):
+        np.testing.assert_allclose(value, data[f"s{i} {j}"], atol=1e-5, err_msg=f"{expression} {j}")
+    print(expression, len(found))
+
 rng = np.random.default_rng(0)
 x, inputs, vector = data["x"], keras.Input((5, 2)), keras.Input((3,))
 cell = keras_seq.ConditionedCell(keras_seq.PeepholeLSTMCell(4, dropout=0.1, recurrent_dropout=0.1, zoneout=0.1))
 hidden = keras_seq.RNN(cell, return_sequences=True)(inputs, constants=[vector])
+hidden = keras_seq.Bidirectional(keras_seq.Stacked(keras_seq.GRU, [3, 3], dropout=0.1, return_sequences=True))(hidden)
+hidden = keras_seq.TCN(3, dilations=[1], dropout=0.1, return_sequences=True)(hidden)
 outputs = keras.layers.Dense(1)(keras_seq.Elman(4)(hidden))
 model = keras.Model([inputs, vector], outputs)
 model.compile("adam", "mse")
@@ -79,10 +120,14 @@ def test_jax_is_served_by_the_loop_of_keras(tmp_path):
         found = scope["results"](name, arguments, forced, X, TARGETS, MASK)
         expected |= {f"{i} {j}": value for j, value in enumerate(found)}
         counts.append(f"{name} {len(found)}")
+    for i, expression in enumerate(STRUCTURES):
+        found = scope["structure"](expression, X, MASK)
+        expected |= {f"s{i} {j}": value for j, value in enumerate(found)}
+        counts.append(f"{expression} {len(found)}")
     np.savez(tmp_path / "expected.npz", **expected)
     root = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
-    code = [sys.executable, "-c", COMMON + CODE, str(tmp_path / "expected.npz"), repr(MEMORIES)]
+    code = [sys.executable, "-c", COMMON + CODE, str(tmp_path / "expected.npz"), repr(MEMORIES), repr(STRUCTURES)]
     done = subprocess.run(code, capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines() == [*counts, "fitted on jax"], done.stderr[-3000:]
     assert keras_seq.engine.scan is not None

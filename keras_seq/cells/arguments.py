@@ -5,6 +5,14 @@ import math
 import numbers
 
 import keras
+from keras import activations, constraints, initializers, regularizers
+
+KINDS = {
+    "activation": activations,
+    "initializer": initializers,
+    "regularizer": regularizers,
+    "constraint": constraints,
+}
 
 
 def arguments(cls):
@@ -25,6 +33,18 @@ def arguments(cls):
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
     return {name: p for name, p in found.items() if name not in getattr(cls, "settings", {})}
+
+
+def described(layer):
+    """What `get_config` says of the constructor's own arguments, each of which is an attribute."""
+    config = {}
+    for name in arguments(type(layer)):
+        value = getattr(layer, name)
+        kind = KINDS.get(name.rsplit("_", 1)[-1])
+        if isinstance(value, keras.layers.Layer):
+            value = keras.saving.serialize_keras_object(value)
+        config[name] = kind.serialize(value) if kind and not isinstance(value, (str, type(None))) else value
+    return config
 
 
 LAYER_ARGUMENTS = frozenset({"name", "dtype", "trainable", "activity_regularizer", "autocast"})

@@ -5,7 +5,7 @@ import numbers
 import types
 
 import keras
-from keras import activations, constraints, initializers, ops, regularizers, tree
+from keras import ops, tree
 
 # Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
 from keras.src.backend.common.variables import AutocastScope
@@ -13,15 +13,8 @@ from keras.src.backend.common.variables import AutocastScope
 # The public keras.layers.RNN keeps one dropout mask for all steps only for cells of this class, which Keras exports nowhere.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
-from keras_seq.cells.arguments import arguments, boolean, rate, refuse_unknown
+from keras_seq.cells.arguments import arguments, boolean, described, rate, refuse_unknown
 from keras_seq.engine import dropping, events, exchange, multiplying_in
-
-_KINDS = {
-    "activation": activations,
-    "initializer": initializers,
-    "regularizer": regularizers,
-    "constraint": constraints,
-}
 
 
 class Cell(DropoutRNNCell, keras.layers.Layer):
@@ -251,14 +244,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     # -- configuration -----------------------------------------------------------------------------------------------
 
     def get_config(self):
-        config = super().get_config()
-        for name in arguments(type(self)):
-            value = getattr(self, name)
-            kind = _KINDS.get(name.rsplit("_", 1)[-1])
-            if isinstance(value, keras.layers.Layer):
-                value = keras.saving.serialize_keras_object(value)
-            config[name] = kind.serialize(value) if kind and not isinstance(value, (str, type(None))) else value
-        return config
+        return {**super().get_config(), **described(self)}
 
     @classmethod
     def from_config(cls, config):

@@ -3,12 +3,13 @@
 import keras
 
 from keras_seq.engine.marks import collecting, dot, dropping, exchange, expose, multiplying_in
-from keras_seq.engine.random import events
+from keras_seq.engine.random import dropped, events
 from keras_seq.engine.recurrence import linear_recurrence
 
 __all__ = [
     "collecting",
     "dot",
+    "dropped",
     "dropping",
     "events",
     "exchange",

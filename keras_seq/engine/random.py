@@ -1,6 +1,13 @@
 """Random numbers for every step of a sequence."""
 
 import keras
+from keras import ops
+
+
+def dropped(x, share, generator, shape=None):
+    """Inverted dropout of a share of x: of single values, or, where `shape` has an axis of 1, of all along it at once."""
+    gone = events(ops.shape(x) if shape is None else shape, share, generator)
+    return ops.where(gone, ops.zeros_like(x), x / ops.cast(1 - share, x.dtype))
 
 
 def events(shape, share, generator):

@@ -3,7 +3,8 @@
 import keras
 from keras import activations, initializers, ops
 
-from keras_seq.cells.arguments import boolean, named, positive_integer, rate
+from keras_seq.cells.arguments import boolean, described, named, positive_integer, rate
+from keras_seq.engine import dropped
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps
 from keras_seq.layers.tdnn import TDNN, warn_if_short
 
@@ -148,7 +149,7 @@ class TCN(_Dilated):
             for i, (width, d) in enumerate(zip(widths, self.dilations, strict=True))
             for part in (1, 2)
         ]
-        self.drop = keras.layers.SpatialDropout1D(self.dropout, seed=seed, dtype=self.dtype_policy)
+        self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
     def output_width(self):
@@ -177,14 +178,13 @@ class TCN(_Dilated):
         return x
 
     def _dropped(self, x, training):
-        return self.drop(x, training=True) if training and self.dropout else x
+        if not (training and self.dropout):
+            return x
+        batch, _, width = ops.shape(x)
+        return dropped(x, self.dropout, self.seed_generator, (batch, 1, width))
 
     def get_config(self):
-        own = ("filters", "kernel_size", "dilations", "dropout", "weight_normalization", "return_sequences")
-        config = {name: getattr(self, name) for name in (*own, "zero_output_for_mask", "seed")}
-        config["activation"] = activations.serialize(self.activation)
-        config["kernel_initializer"] = initializers.serialize(self.kernel_initializer)
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **described(self)}
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -296,8 +296,7 @@ class WaveNet(_Dilated):
         return y
 
     def get_config(self):
-        own = ("filters", "kernel_size", "dilations", "skip_filters", "outputs", "zero_output_for_mask")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        return {**super().get_config(), **described(self)}
 
 
 def mu_law_encode(signal, mu=255):

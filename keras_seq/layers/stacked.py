@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq.cells.arguments import boolean, rate
+from keras_seq.engine import dropped
 from keras_seq.layers.parts import check_part, checked_states, from_widths, last_real, run, shapes_of, state_specs
 from keras_seq.layers.stepwise import Stepwise, check_sequences
 
@@ -105,7 +106,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         self.dropout = rate("dropout", dropout)
         self.return_state = boolean("return_state", return_state)
         self.seed = seed
-        self.drop = keras.layers.Dropout(self.dropout, seed=seed, dtype=self.dtype_policy)
+        self.seed_generator = keras.random.SeedGenerator(seed)
         if skips and self.subsampling > 1:
             raise ValueError(f"skips: expected None over a layer that subsamples, got {skips!r}")
 
@@ -170,7 +171,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         left, found, outputs = states, [], []
         for i, (layer, size) in enumerate(zip(self.layers, sizes, strict=True)):
             given, left = (None, None) if left is None else (left[:size], left[size:])
-            seen = self.drop(x, training=True) if i and training and self.dropout else x
+            seen = dropped(x, self.dropout, self.seed_generator) if i and training and self.dropout else x
             h, new = apply(layer, seen, given, mask)
             found.extend(new)
             if len(h.shape) < len(x.shape):  # the last layer gives its last output alone

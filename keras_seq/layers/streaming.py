@@ -14,7 +14,7 @@ POINTWISE = (
     layers.AlphaDropout,
     layers.Average,
     layers.BatchNormalization,
-    layers.CategoryEncoding,
+    layers.Concatenate,
     layers.Dense,
     layers.Dropout,
     layers.ELU,
@@ -23,7 +23,6 @@ POINTWISE = (
     layers.GaussianNoise,
     layers.Identity,
     layers.InputLayer,
-    layers.IntegerLookup,
     layers.LayerNormalization,
     layers.LeakyReLU,
     layers.Masking,
@@ -31,18 +30,16 @@ POINTWISE = (
     layers.Minimum,
     layers.Multiply,
     layers.Normalization,
-    layers.PReLU,
     layers.ReLU,
     layers.Rescaling,
     layers.RMSNormalization,
     layers.Softmax,
     layers.SpatialDropout1D,
-    layers.StringLookup,
     layers.Subtract,
     layers.TimeDistributed,
     layers.UnitNormalization,
 )
-# operations on the tensors of a functional model, likewise
+# operations on the tensors of a functional model, likewise; those with an axis only along the features
 ELEMENTWISE = (
     *(
         "Absolute",
@@ -73,7 +70,8 @@ ELEMENTWISE = (
         "Sqrt",
         "Square",
     ),
-    *("Subtract", "Tanh", "TrueDivide", "NotEqual", "LogicalAnd", "LogicalNot"),  # the last three: masks
+    *("Subtract", "Tanh", "TrueDivide", "Softmax", "Concatenate"),
+    *("NotEqual", "Any", "LogicalAnd", "LogicalNot"),  # masks
 )
 
 
@@ -330,7 +328,8 @@ class _Graph:
             layer = self.ours[id(layer)]
         if isinstance(layer, Stepwise):
             return self._step_form(layer, *args, **kwargs)
-        known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE or _along_features(layer)
+        known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE
+        known = known and _along_features(layer)
         if not known and layer.name not in self.trusted:
             raise ValueError(
                 f"{layer.name}: expected a layer that acts on each step alone, got a {type(layer).__name__}, of which that is "
@@ -371,5 +370,5 @@ class _Graph:
 
 
 def _along_features(operation):
-    """Whether what is joined or reduced lies along the last axis, the features of one step."""
-    return type(operation).__name__ in ("Concatenate", "Any", "Softmax") and operation.axis in (-1, (-1,), [-1])
+    """Whether what is joined, reduced or normalised lies along the last axis, the features of one step."""
+    return getattr(operation, "axis", -1) in (-1, (-1,), [-1])

@@ -6,19 +6,9 @@ import warnings
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.cells.arguments import boolean, described, named, positive_integer
 from keras_seq.layers import ring
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask
-
-KINDS = {
-    "activation": activations,
-    "kernel_initializer": initializers,
-    "bias_initializer": initializers,
-    "kernel_regularizer": regularizers,
-    "bias_regularizer": regularizers,
-    "kernel_constraint": constraints,
-    "bias_constraint": constraints,
-}
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -102,7 +92,8 @@ class TDNN(Stepwise, keras.layers.Layer):
         if (delays is None) == (context is None):
             raise ValueError(f"delays: expected either delays or a context, got delays={delays!r}, context={context!r}")
         self.delays = None if delays is None else positive_integer("delays", delays)
-        self.context = list(range(1 - self.delays, 1)) if context is None else _distances(context)
+        self.context = None if context is None else _distances(context)
+        self.distances = list(range(1 - self.delays, 1)) if context is None else self.context
         self.subsampling = positive_integer("subsampling", subsampling)
         self.use_bias = boolean("use_bias", use_bias)
         self.weight_normalization = boolean("weight_normalization", weight_normalization)
@@ -122,11 +113,11 @@ class TDNN(Stepwise, keras.layers.Layer):
     @property
     def receptive_field(self):
         """How many steps lie between the first and the last that a step sees, both counted, and itself."""
-        return max(0, *self.context) - min(0, *self.context) + 1
+        return max(0, *self.distances) - min(0, *self.distances) + 1
 
     def build(self, sequences_shape):
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
-        shape = (len(self.context), sequences_shape[-1], self.units)
+        shape = (len(self.distances), sequences_shape[-1], self.units)
         self.kernel = self.add_weight(
             name="kernel",
             shape=shape,
@@ -158,19 +149,19 @@ class TDNN(Stepwise, keras.layers.Layer):
     def every_step(self, sequences):
         """The outputs of whole sequences, none of whose steps is hidden."""
         steps, weights = ops.shape(sequences)[1], self._weights()
-        before, after, every = max(0, -self.context[0]), max(0, self.context[-1]), self.subsampling
+        before, after, every = max(0, -self.distances[0]), max(0, self.distances[-1]), self.subsampling
         sequences = ops.pad(sequences, [[0, 0], [before, after], [0, 0]])
-        apart = {b - a for a, b in zip(self.context, self.context[1:], strict=False)} or {1}
+        apart = {b - a for a, b in zip(self.distances, self.distances[1:], strict=False)} or {1}
         if len(apart) == 1 and every == 1:
             (apart,) = apart
-            if before + after > self.context[-1] - self.context[0]:  # the context leaves its own step out
-                span = apart * (len(self.context) - 1)
-                first = before + self.context[0]
+            if before + after > self.distances[-1] - self.distances[0]:  # the context leaves its own step out
+                span = apart * (len(self.distances) - 1)
+                first = before + self.distances[0]
                 sequences = sequences[:, first : first + steps + span]
             return self._finished(
                 ops.conv(sequences, weights, 1, "valid", data_format="channels_last", dilation_rate=apart)
             )
-        seen = [sequences[:, before + c : before + c + steps : every] for c in self.context]
+        seen = [sequences[:, before + c : before + c + steps : every] for c in self.distances]
         return self._finished(ops.matmul(ops.concatenate(seen, axis=-1), ops.reshape(weights, (-1, self.units))))
 
     def _weights(self):
@@ -185,18 +176,18 @@ class TDNN(Stepwise, keras.layers.Layer):
 
     @property
     def not_stepwise(self):
-        if self.context[-1] > 0:
-            return f"its context looks {self.context[-1]} steps ahead"
+        if self.distances[-1] > 0:
+            return f"its context looks {self.distances[-1]} steps ahead"
         return f"it gives one step of {self.subsampling} only (subsampling)" if self.subsampling > 1 else None
 
     def first_state(self, batch_size):
-        reach = -self.context[0]
+        reach = -self.distances[0]
         return ring.empty(batch_size, reach, self.kernel.shape[1], self.compute_dtype) if reach else []
 
     def advance(self, inputs, states, mask=None):
         inputs = ops.cast(inputs, self.compute_dtype)
-        seen = ops.expand_dims(inputs, 1) if self.context[-1] == 0 else None
-        past = [-c for c in self.context if c < 0]
+        seen = ops.expand_dims(inputs, 1) if self.distances[-1] == 0 else None
+        past = [-c for c in self.distances if c < 0]
         if past:
             delayed = ring.read(states, past)
             seen = delayed if seen is None else ops.concatenate([delayed, seen], axis=1)
@@ -213,11 +204,7 @@ class TDNN(Stepwise, keras.layers.Layer):
         return (sequences_shape[0], steps and -(-steps // self.subsampling), self.units)
 
     def get_config(self):
-        own = ("units", "delays", "subsampling", "use_bias", "weight_normalization", "zero_output_for_mask")
-        config = {name: getattr(self, name) for name in own}
-        config["context"] = self.context if self.delays is None else None
-        kinds = {name: kind.serialize(getattr(self, name)) for name, kind in KINDS.items()}
-        return {**super().get_config(), **config, **kinds}
+        return {**super().get_config(), **described(self)}
 
 
 def _lengths(kernel):

@@ -233,6 +233,10 @@ REFUSED = {
     "looks 2 steps ahead": lambda: model_of(keras_seq.Stacked([keras_seq.TDNN(2, context=[-1, 2])])),
     "one step of 2": lambda: model_of(keras_seq.TDNN(2, delays=2, subsampling=2)),
     "Conv1D.*pointwise": lambda: model_of(layers.Conv1D(2, 2)),
+    "a Softmax, of which": lambda: model_of(layers.Softmax(axis=1)),
+    "a LayerNormalization, of which": lambda: keras.Sequential(
+        [keras.Input((4, D)), layers.LayerNormalization(axis=[1, 2])]
+    ),
     "GlobalAveragePooling1D": lambda: model_of(layers.GlobalAveragePooling1D()),
     "get_item.*GetItem|initial_state": with_initial_states,
     "return_state=False": with_states,

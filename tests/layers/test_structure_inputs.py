@@ -180,11 +180,23 @@ def test_short_sequences_warn(layer):
 
 
 def test_dropout_of_channels():
-    """Whole channels at all steps, in training alone."""
-    tcn = TCN(40, dilations=[1], dropout=0.5, return_sequences=True, seed=1)
-    x = np.abs(X)
-    assert_close([tcn(x)], [tcn(x)], 0.0)
-    assert np.any(tcn(x, training=True) != tcn(x, training=True))
+    """Whole channels at all steps, their share the rate, the others scaled; drawn anew at each call, in training alone."""
+    flags = {"dilations": [1], "return_sequences": True, "activation": "linear", "weight_normalization": False}
+    plain, dropping = TCN(40, **flags), TCN(40, dropout=0.4, seed=1, **flags)
+    for layer in (plain, dropping):
+        layer.build((None, None, 40))
+    for layer in (plain, dropping):  # products by one: what is left is the dropout of the two convolutions
+        one = np.zeros((3, 40, 40))
+        one[-1] = np.eye(40)
+        layer.set_weights([one, np.zeros(40)] * 2)
+    x = np.ones((64, 7, 40), "float32")
+    assert_close([dropping(x)], [plain(x)], 1e-6)
+    found = dropping(x, training=True).numpy()
+    assert np.all(found == found[:, :1])
+    kept = found[:, 0] > 1.5
+    assert abs(kept.mean() - 0.36) < 0.03
+    assert_close([found[:, 0][kept]], [np.full(kept.sum(), 1 + 1 / 0.36)], 1e-5)
+    assert np.any(found != dropping(x, training=True).numpy())
 
 
 def test_mu_law():
