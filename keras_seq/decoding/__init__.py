@@ -2,5 +2,6 @@
 
 from keras_seq.decoding.feedback import feed_back
 from keras_seq.decoding.greedy import greedy
+from keras_seq.decoding.sampling import sample
 
-__all__ = ["feed_back", "greedy"]
+__all__ = ["feed_back", "greedy", "sample"]

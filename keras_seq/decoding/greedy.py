@@ -1,9 +1,11 @@
 """Greedy decoding: the likeliest token at each step."""
 
-from keras import ops, tree
+from keras import ops
+
+from keras_seq.decoding.tokens import continued
 
 
-def greedy(step, state, prompt, *, end, max_length, pad=0):
+def greedy(step, state, prompt, *, end, max_length, min_length=0, allowed=None, pad=0):
     """Continue `prompt` by the likeliest token, again and again, until each row has ended.
 
         w_t = argmax_v logits_v(w_{t-1}, s_{t-1}),   until w_t = end or t = max_length
@@ -18,13 +20,17 @@ def greedy(step, state, prompt, *, end, max_length, pad=0):
             A row continues after its own last token.
         end: the token that ends a row.
         max_length: positive integer, how many tokens to give per row at the most, `end` included.
+        min_length: `end` is not given as one of the first `min_length - 1` tokens, the prompt's after its first included.
+        allowed: boolean (v,) or (b, v), the tokens that may be given at all; None for all.
         pad: the token for nothing.
 
     Returns:
         int32 tokens (b, max_length): for each row its prompt after the first token, what follows, and `end` if it came.
 
     Raises:
-        ValueError: a `max_length` below 1, or a prompt that is not (b, p).
+        TypeError, ValueError: a max_length that is no positive integer, a min_length outside 0 .. max_length, a prompt that
+            is not (b, p), an `end` that is no token, an `allowed` of another shape, a step that changes the structure of its
+            state.
 
     Example:
 
@@ -35,25 +41,9 @@ def greedy(step, state, prompt, *, end, max_length, pad=0):
     tokens = greedy(lambda w, s: (table[w], s), (), np.array([[1], [2]]), end=4, max_length=4)   # [[2 3 4 0], [3 4 0 0]]
     ```
     """
-    if max_length < 1:
-        raise ValueError(f"max_length: expected a positive integer, got {max_length!r}")
-    if len(prompt.shape) != 2 or prompt.shape[1] == 0:
-        raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
-    prompt = ops.cast(prompt, "int32")
-    batch = ops.shape(prompt)[0]
-    nothing = ops.full((batch, max_length + 1), pad, dtype="int32")
-    forced = ops.concatenate([prompt, nothing], axis=1)
 
-    def unfinished(index, token, done, *_):
-        return ops.logical_and(index < max_length, ops.logical_not(ops.all(done)))
+    def choose(logits, index):
+        return ops.argmax(logits, axis=-1)
 
-    def advance(index, token, done, tokens, *flat):
-        logits, new_state = step(token, tree.pack_sequence_as(state, list(flat)))
-        given = ops.take(forced, index + 1, axis=1)
-        token = ops.where(given == pad, ops.cast(ops.argmax(logits, axis=-1), "int32"), given)
-        token = ops.where(done, pad, token)
-        tokens = ops.where(ops.arange(max_length) == index, token[:, None], tokens)
-        return index + 1, token, ops.logical_or(done, token == end), tokens, *tree.flatten(new_state)
-
-    start = (ops.convert_to_tensor(0, dtype="int32"), prompt[:, 0], ops.zeros((batch,), dtype="bool"))
-    return ops.while_loop(unfinished, advance, (*start, nothing[:, 1:], *tree.flatten(state)))[3]
+    limits = {"end": end, "max_length": max_length, "min_length": min_length, "allowed": allowed, "pad": pad}
+    return continued(step, state, prompt, choose, **limits)

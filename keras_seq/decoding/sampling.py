@@ -1,0 +1,111 @@
+"""Sampling: tokens drawn with their probabilities, or from the likelier ones."""
+
+import numbers
+
+import keras
+from keras import ops
+
+from keras_seq.cells.arguments import positive_integer
+from keras_seq.decoding.tokens import continued
+
+
+def sample(
+    step,
+    state,
+    prompt,
+    *,
+    end,
+    max_length,
+    temperature=1.0,
+    top_k=None,
+    top_p=None,
+    seed=None,
+    min_length=0,
+    allowed=None,
+    pad=0,
+):
+    """Continue `prompt` by tokens drawn at random, until each row has ended.
+
+        w_t ~ p,   p_v proportional to exp(logits_v(w_{t-1}, s_{t-1}) / temperature) over the v that are kept
+
+    Kept are, after the temperature, the `top_k` likeliest tokens (Fan et al. 2018); of these the fewest whose
+    probabilities sum to `top_p` or more (the nucleus, Holtzman et al. 2020). One loop of `keras.ops`, so that it compiles
+    under XLA and runs in a SavedModel. Each row needs one uniform number u per step, drawn before the loop: the token is
+    the first whose cumulated probability exceeds u.
+
+    Args:
+        step: function `(tokens (b,), state) -> (logits (b, v), state)`; the state may be any nest of tensors.
+        state: its first state, rows along the first axis.
+        prompt: integer tokens (b, p), p of 1 or more: what each row starts with; rows padded by `pad` on the right.
+            A row continues after its own last token.
+        end: the token that ends a row.
+        max_length: positive integer, how many tokens to give per row at the most, `end` included.
+        temperature: positive number: below 1 sharper, above flatter than what was learned.
+        top_k: positive integer or None.
+        top_p: number in (0, 1] or None.
+        seed: integer, `keras.random.SeedGenerator`, or None for the global one. An integer gives the same tokens each
+            time, a generator others at each call.
+        min_length: `end` is not drawn as one of the first `min_length - 1` tokens, the prompt's after its first included.
+        allowed: boolean (v,) or (b, v), the tokens that may be drawn at all; None for all.
+        pad: the token for nothing.
+
+    Returns:
+        int32 tokens (b, max_length): for each row its prompt after the first token, what follows, and `end` if it came.
+
+    Raises:
+        TypeError, ValueError: a temperature of 0 or below, a top_k that is no positive integer or larger than the
+            vocabulary, a top_p outside (0, 1]; and what `keras_seq.decoding.greedy` refuses.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.decoding import sample
+    table = np.log([[0.1, 0.2, 0.7]] * 3).astype("float32")       # whatever came before
+    tokens = sample(lambda w, s: (table[w], s), (), np.array([[1], [1]]), end=0, max_length=8, top_p=0.9, seed=1)    # (2, 8)
+    ```
+    """
+    temperature = _number("temperature", temperature, "positive")
+    top_k = None if top_k is None else positive_integer("top_k", top_k)
+    top_p = None if top_p is None else _number("top_p", top_p, "in (0, 1]", 1)
+    max_length = positive_integer("max_length", max_length)
+    uniform = keras.random.uniform((ops.shape(prompt)[0], max_length), seed=seed)
+
+    def choose(logits, index):
+        drawn = ops.take(uniform, index, axis=1)[:, None]
+        return drawn_tokens(ops.cast(logits, "float32") / temperature, drawn, top_k, top_p)
+
+    limits = {"end": end, "max_length": max_length, "min_length": min_length, "allowed": allowed, "pad": pad}
+    return continued(step, state, prompt, choose, **limits)
+
+
+def drawn_tokens(logits, uniform, top_k=None, top_p=None):
+    """The tokens (b,) that uniform numbers (b, 1) in [0, 1) stand for."""
+    size = logits.shape[-1]
+    if top_k is not None and top_k > size:
+        raise ValueError(f"top_k: expected at most the {size} tokens that the step gives logits for, got {top_k}")
+    if top_k is None and top_p is None:
+        return _first_above(ops.softmax(logits, axis=-1), uniform)
+    logits, tokens = ops.top_k(logits, top_k or size)
+    shares = ops.softmax(logits, axis=-1)
+    if top_p is not None:
+        before = ops.cumsum(shares, axis=-1) - shares
+        shares = ops.where(before < top_p, shares, ops.zeros_like(shares))
+    return ops.take_along_axis(tokens, _first_above(shares, uniform)[:, None], axis=1)[:, 0]
+
+
+def _first_above(shares, uniform):
+    """The first place where the cumulated shares exceed so much of their sum; never one whose share is 0."""
+    reached = ops.cumsum(shares, axis=-1)
+    place = ops.sum(ops.cast(reached <= uniform * reached[:, -1:], "int32"), axis=-1)
+    places = ops.arange(shares.shape[-1])
+    last = ops.max(ops.where(shares > 0, places, 0), axis=-1)  # rounding may lead past it
+    return ops.minimum(place, last)
+
+
+def _number(name, value, expected, most=float("inf")):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, {expected}, got {value!r}")
+    if not 0 < value <= most:
+        raise ValueError(f"{name}: expected a number, {expected}, got {value!r}")
+    return float(value)
