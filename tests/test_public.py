@@ -56,7 +56,7 @@ SURFACE = {
         "mu_law_encode",
         "streaming",
     ],
-    "keras_seq.decoding": ["feed_back", "greedy", "sample"],
+    "keras_seq.decoding": ["beam_search", "feed_back", "greedy", "sample"],
     "keras_seq.models": ["ImageCaptioner", "Vocabulary", "small_encoder"],
     "keras_seq.datasets": ["DrawnScenes", "caption_folder"],
     "keras_seq.analysis": ["plot_internals"],

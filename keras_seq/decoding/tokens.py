@@ -7,13 +7,7 @@ from keras_seq.cells.arguments import positive_integer
 
 def continued(step, state, prompt, choose, *, end, max_length, min_length, allowed, pad):
     """Tokens (b, max_length) that follow the first one of each row's prompt; `choose(logits, index)` gives (b,) of them."""
-    max_length = positive_integer("max_length", max_length)
-    if not 0 <= min_length <= max_length:
-        raise ValueError(f"min_length: expected an integer from 0 to max_length={max_length}, got {min_length!r}")
-    prompt = ops.convert_to_tensor(prompt)
-    if len(prompt.shape) != 2 or prompt.shape[1] == 0:
-        raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
-    prompt = ops.cast(prompt, "int32")
+    prompt, max_length = check_limits(prompt, max_length, min_length)
     batch = ops.shape(prompt)[0]
     nothing = ops.full((batch, max_length + 1), pad, dtype="int32")
     forced = ops.concatenate([prompt, nothing], axis=1)
@@ -35,6 +29,17 @@ def continued(step, state, prompt, choose, *, end, max_length, min_length, allow
     return ops.while_loop(unfinished, advance, (*start, nothing[:, 1:], *tree.flatten(state)))[3]
 
 
+def check_limits(prompt, max_length, min_length):
+    """`(the prompt as int32, max_length)`."""
+    max_length = positive_integer("max_length", max_length)
+    if not 0 <= min_length <= max_length:
+        raise ValueError(f"min_length: expected an integer from 0 to max_length={max_length}, got {min_length!r}")
+    prompt = ops.convert_to_tensor(prompt)
+    if len(prompt.shape) != 2 or prompt.shape[1] == 0:
+        raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
+    return ops.cast(prompt, "int32"), max_length
+
+
 def permitted(logits, allowed, end, too_short):
     """The logits, those of forbidden tokens, and of `end` while it is too early, -inf."""
     size = logits.shape[-1]
@@ -47,6 +52,8 @@ def permitted(logits, allowed, end, too_short):
             raise ValueError(
                 f"allowed: expected booleans of shape ({size},) or (b, {size}), got {allowed.dtype} {tuple(allowed.shape)}"
             )
+        if len(allowed.shape) < len(logits.shape) == 3:
+            allowed = ops.reshape(allowed, (-1, 1, size))  # a beam stands between rows and tokens
         keep = ops.logical_and(keep, allowed)
     return ops.where(keep, logits, ops.full_like(logits, -float("inf")))
 
