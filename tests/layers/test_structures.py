@@ -242,15 +242,19 @@ def test_mixed_precision(structure):
 def test_training_in_all_kinds_of_models():
     """A deep net of every structure learns, compiled, in a Sequential, a functional and a subclassed model."""
 
-    def layers():
+    def layers(further=()):
         return [
             keras_seq.TDNN(6, context=[-1, 0, 1]),
             keras_seq.Bidirectional(keras_seq.Stacked(keras_seq.GRU, [4, 4], skips="residual", return_sequences=True)),
-            keras_seq.TCN(6, dilations=[1, 2], return_sequences=True, dropout=0.1),
-            keras_seq.WaveNet(4, dilations=[2]),
+            *further,
             keras_seq.MaskedMean(),
             keras.layers.Dense(1),
         ]
+
+    convolutions = [
+        keras_seq.TCN(6, dilations=[1, 2], return_sequences=True, dropout=0.1),
+        keras_seq.WaveNet(4, dilations=[2]),
+    ]
 
     class Subclassed(keras.Model):
         def __init__(self):
@@ -268,7 +272,7 @@ def test_training_in_all_kinds_of_models():
         outputs = part(outputs)
     x = structures.data(dtype="float32")[0]
     y = x.sum((1, 2))[:, None] / 5
-    for model in (keras.Sequential(layers()), keras.Model(inputs, outputs), Subclassed()):
+    for model in (keras.Sequential(layers(convolutions)), keras.Model(inputs, outputs), Subclassed()):
         model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=True)
         history = model.fit(x, y, epochs=25, verbose=0).history["loss"]
         assert history[-1] < 0.5 * history[0]
