@@ -63,3 +63,25 @@ def test_every_memory_of_the_table_exists(bench):
         layer = make(3, return_sequences=True)
         layer.build((2, 4, 5))
         assert layer.count_params() > 0, name
+
+
+def test_depth_and_streams(bench, tmp_path, monkeypatch):
+    """All that is measured of stacks, directions, convolutions and steps; a stream's memory stays as it was."""
+    monkeypatch.setitem(sys.modules, "tcn", None)  # no keras-tcn
+    results = bench.main(["--only", "depth", "--sizes", "2,3,4,5", "--runs", "1", "--output", str(tmp_path)])
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| 2,3,5,5 | train | " in page
+    assert "keras-tcn none found" in page
+    for what in (
+        "Stacked of three LSTMs, training: its time / one's",
+        "Bidirectional LSTM, inference: its time / one direction's",
+    ):
+        assert any(key.startswith(what) for key in results.ratios)
+    functions = bench.structures.one_step()
+    assert {name.split(",")[0] for name in functions} >= {"LSTM(32)", "identity of x"}
+    y, _ = functions["LSTM(32), graph"]()
+    assert y.shape == (1, 32)
+    found = bench.structures.in_microseconds({"LSTM": functions["LSTM(32), XLA"]}, 20)
+    assert 0 < found["LSTM"][0] <= found["LSTM"][1]
+    rows = bench.structures.memory_over_steps(50)
+    assert [row[1] for row in rows[:6]] == ["0", "10", "20", "30", "40", "50"]
