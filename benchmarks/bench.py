@@ -328,7 +328,8 @@ def draw(results, path):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    wanted = {k: v for k, v in results.ratios.items() if "training: " in k and "'s time / ours" in k}
+    peers = ("Keras's", "torch's", "torchrecurrent's")
+    wanted = {k: v for k, v in results.ratios.items() if k.split("training: ")[-1].startswith(peers)}
     if not wanted:
         return
     points = [
