@@ -87,7 +87,7 @@ class MaskedMean(_Pooling):
     """The mean of the real steps of each row: y = sum_t m_t x_t / sum_t m_t; zeros for a row without one.
 
     `keras.layers.GlobalAveragePooling1D` gives NaN for such a row, and wherever a hidden step holds one. Nothing behind the
-    mask reaches a value or a gradient here.
+    mask reaches a value or a gradient here. Under a mixed policy it is summed in float32.
 
     Args:
         **kwargs: `name`, `dtype`, `trainable`.
@@ -111,19 +111,20 @@ class MaskedMean(_Pooling):
 
     def call(self, sequences, mask=None):
         check_sequences(sequences, mask)
-        shown, _, count = _real(sequences, mask)
-        return ops.sum(shown, axis=1) / ops.maximum(count, 1)
+        shown, _, count = _real(ops.cast(sequences, self.variable_dtype), mask)
+        return ops.cast(ops.sum(shown, axis=1) / ops.maximum(count, 1), self.compute_dtype)
 
     def first_state(self, batch_size):
-        return [*super().first_state(batch_size), ops.zeros((batch_size, 1), dtype="float32")]
+        widths = (self.output_width, 1)
+        return [ops.zeros((batch_size, width), dtype=self.variable_dtype) for width in widths]
 
     def included(self, inputs, state):
         mean, count = state
         count = count + 1
-        return [mean + (inputs - mean) / ops.cast(count, inputs.dtype), count]
+        return [mean + (ops.cast(inputs, mean.dtype) - mean) / count, count]
 
     def found(self, state):
-        return state[0]
+        return ops.cast(state[0], self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -78,7 +78,7 @@ def test_depth_and_streams(bench, tmp_path, monkeypatch):
     ):
         assert any(key.startswith(what) for key in results.ratios)
     results.add("TCN, training: keras-tcn's time / ours", "2,3,4,5", 1.0)
-    bench.draw(results, tmp_path / "none.png")  # none of the memories is among them: no figure
+    bench.report.draw(results, tmp_path / "none.png")  # none of the memories is among them: no figure
     assert not (tmp_path / "none.png").exists()
     functions = bench.structures.one_step()
     assert {name.split(",")[0] for name in functions} >= {"LSTM(32)", "identity of x"}

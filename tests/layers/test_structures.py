@@ -239,6 +239,19 @@ def test_mixed_precision(structure):
         assert y.dtype == "bfloat16"
 
 
+def test_means_are_summed_in_float32():
+    """4000 times 100 is more than float16 holds; and what is added late would be lost."""
+    layer = keras_seq.MaskedMean(dtype="mixed_float16")
+    x = np.full((1, 4000, 1), 100.0, "float32")
+    x[:, 2000:] = 101
+    assert float(layer(x)[0, 0]) == 100.5
+    state, step = layer.initial_state(1), tf.function(layer.step)
+    for t in range(4000):
+        y, state = step(tf.constant(x[:, t]), state)
+    assert y.dtype == "float16"
+    assert float(y[0, 0]) == 100.5
+
+
 def test_training_in_all_kinds_of_models():
     """A deep net of every structure learns, compiled, in a Sequential, a functional and a subclassed model."""
 
