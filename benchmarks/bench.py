@@ -17,8 +17,8 @@ import sys
 
 import peak_memory
 import report
+import stacks
 import steps
-import structures
 import timing
 import variants
 
@@ -246,7 +246,7 @@ def depth(results, options):
     rows = []
     for size in options.sizes:
         say(f"stacks and directions at {named(size)}")
-        times = timing.in_turn(structures.depth_and_directions(size), rounds(size, options))
+        times = timing.in_turn(stacks.depth_and_directions(size), rounds(size, options))
         for kind, word in (("train", "training"), ("infer", "inference")):
             one, three, both = (min(times[what, kind]) for what in ("one", "three", "both"))
             b, t, _, u = size
@@ -264,7 +264,7 @@ def tcn(results, options):
     rows = []
     for size in [s for s in options.sizes if s[-1] <= 256]:
         say(f"TCN at {named(size)}")
-        functions = structures.beside_keras_tcn(size)
+        functions = stacks.beside_keras_tcn(size)
         if functions is None:
             results.section("TCN beside keras-tcn", "keras-tcn none found")
             return
@@ -294,13 +294,13 @@ def tcn(results, options):
 def streams(results, options):
     """A step of an exported stream, and its memory over many."""
     say("steps of exported streams")
-    found = structures.in_microseconds(structures.one_step(), 200 if options.quick else 3000)
+    found = stacks.in_microseconds(stacks.one_step(), 200 if options.quick else 3000)
     rows = [(name, f"{least:.0f}", f"{middle:.0f}") for name, (least, middle) in found.items()]
     text = timing.table(("exported, batch 1, 8 inputs", "least, us", "median, us"), rows)
     results.section("One step of an exported stream, called from Python", text)
     total = 10_000 if options.quick else 1_000_000
     say(f"{total} steps")
-    text = timing.table(("stream", "steps", "MiB of the process", "s"), structures.memory_over_steps(total))
+    text = timing.table(("stream", "steps", "MiB of the process", "s"), stacks.memory_over_steps(total))
     results.section("Memory over many steps of one stream, in a compiled loop", text)
 
 

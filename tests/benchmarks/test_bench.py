@@ -80,11 +80,11 @@ def test_depth_and_streams(bench, tmp_path, monkeypatch):
     results.add("TCN, training: keras-tcn's time / ours", "2,3,4,5", 1.0)
     bench.report.draw(results, tmp_path / "none.png")  # none of the memories is among them: no figure
     assert not (tmp_path / "none.png").exists()
-    functions = bench.structures.one_step()
+    functions = bench.stacks.one_step()
     assert {name.split(",")[0] for name in functions} >= {"LSTM(32)", "identity of x"}
     y, _ = functions["LSTM(32), graph"]()
     assert y.shape == (1, 32)
-    found = bench.structures.in_microseconds({"LSTM": functions["LSTM(32), XLA"]}, 20)
+    found = bench.stacks.in_microseconds({"LSTM": functions["LSTM(32), XLA"]}, 20)
     assert 0 < found["LSTM"][0] <= found["LSTM"][1]
-    rows = bench.structures.memory_over_steps(50)
+    rows = bench.stacks.memory_over_steps(50)
     assert [row[1] for row in rows[:6]] == ["0", "10", "20", "30", "40", "50"]

@@ -87,7 +87,7 @@ def test_loops_loaded_from_a_file_still_share(name, tmp_path):
         assert np.abs(now - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", SOME[1:])
+@pytest.mark.parametrize("name", SOME[1:2])
 def test_exported_loops(name, tmp_path):
     """At other batches and lengths than ever seen before, in the process that wrote them."""
     model = both_loops(name)
