@@ -13,7 +13,6 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
 PLAIN = [Case("LSTM"), Case("GRU", {"reset_after": False})]
 SIZES = [(4, 5), (3, 1), (1, 1), (1, 4), (5, 3)]
 CHOICES = [
-    {"lanes": 1},
     {"lanes": 2},
     {"lanes": 3},
     {"merged": False, "lanes": 2},

@@ -209,7 +209,7 @@ def test_keras_file_of_a_trained_stack(tmp_path):
     first = keras.Sequential(
         [keras.layers.Bidirectional(keras_seq.LSTM(3, return_sequences=True)), keras_seq.GRU(3, recurrent_dropout=0.1)]
     )
-    first.compile("adam", "mse", jit_compile=True)
+    first.compile("adam", "mse")
     x = np.ones((4, T, D), "float32")
     first.fit(x, np.ones((4, 3)), verbose=0)
     first.save(tmp_path / "model.keras")
