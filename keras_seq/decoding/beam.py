@@ -107,10 +107,9 @@ def beam_search(
             begun = ops.concatenate([ops.broadcast_to(prompt[:, :1, None], (batch, width, 1)), tokens], axis=2)
             steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), _worst(steps), steps)
         given = ops.take(forced, index + 1, axis=1)[:, None]
-        free = given == pad
         # what is given, or has ended, goes on in one way only and at no cost
         only = ops.where(done, pad, given)[:, :, None] == ops.arange(size)
-        held = ops.logical_or(done, ops.logical_not(free))
+        held = ops.logical_or(done, given != pad)
         steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
         found = total[:, :, None] + steps

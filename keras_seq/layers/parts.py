@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.cells.base import Cell
+from keras_seq.layers.rnn import RNN
 from keras_seq.layers.stepwise import Stepwise, fits
 
 
@@ -75,9 +77,6 @@ def last_real(sequences, mask=None):
 
 def from_widths(make, widths, return_sequences, dtype):
     """A layer for each width, by a class of cells or layers, or a function from a width to a cell."""
-    from keras_seq.cells.base import Cell
-    from keras_seq.layers.rnn import RNN
-
     if not isinstance(widths, (list, tuple)) or not widths:
         raise TypeError(f"widths: expected a list of at least one positive integer, got {widths!r}")
     if not callable(make):

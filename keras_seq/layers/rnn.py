@@ -12,7 +12,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
-from keras_seq.layers.stepwise import Stepwise, fits, kept
+from keras_seq.layers.stepwise import Stepwise, check_mask, fits, kept
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -315,10 +315,7 @@ class RNN(Stepwise, keras.layers.RNN):
             raise ValueError("unroll: expected False where the number of steps is not known, got True")
         if sequences.shape[1] == 0:
             raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")
-        if mask is not None and not fits(mask.shape, sequences.shape[:2]):
-            raise ValueError(
-                f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
-            )
+        check_mask(sequences, mask)
         if initial_state is not None:
             given = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
             expected = [(sequences.shape[0], size) for size in self.state_size]

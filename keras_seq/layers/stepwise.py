@@ -136,6 +136,11 @@ def check_sequences(sequences, mask):
     """A ValueError for anything but (b, t, d) with at least one step, and a mask (b, t)."""
     if len(sequences.shape) != 3 or sequences.shape[1] == 0:
         raise ValueError(f"sequences: expected shape (b, t, d) with t of 1 or more, got {tuple(sequences.shape)}")
+    check_mask(sequences, mask)
+
+
+def check_mask(sequences, mask):
+    """A ValueError for a mask that is not (b, t) like the sequences."""
     if mask is not None and not fits(mask.shape, sequences.shape[:2]):
         raise ValueError(
             f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
