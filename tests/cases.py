@@ -149,6 +149,18 @@ def conditioned(inner, arguments, **further):
     return Case("RNN", {}, cell, ((None, 2),), **further)
 
 
+def attending(inner, arguments, width=2, **attention):
+    """A cell that reads a memory of three places."""
+
+    def cell(dtype):
+        return keras_seq.AttentionCell(inner(U, dtype=dtype, **arguments), dtype=dtype, **attention)
+
+    said = [f"{k}={v}" for k, v in (arguments | attention).items()]
+    cell.__name__ = "-".join([f"Attention({inner.__name__})", *said])
+    cell.gated, cell.arguments = inner, arguments
+    return Case("RNN", {}, cell, ((None, 3, width),))
+
+
 def tangled(dtype):
     return TangledCell(dtype=dtype)
 
@@ -204,6 +216,7 @@ KINDS = [
     Case("GRU", {"reset_after": False}),
     conditioned(keras_seq.LSTMCell, {}),
     conditioned(keras_seq.GRUCell, {"reset_after": False}),
+    attending(keras_seq.GRUCell, {"reset_after": False}, output_units=3, input_feeding=True),
     Case("RNN", {}, tangled),
     Case("RNN", {}, reader, ((None, 3, 2), (4, 4), (None,))),
 ]
@@ -243,6 +256,13 @@ FURTHER = [
     conditioned(keras_seq.ElmanCell, {"outputs": 2}),
     conditioned(keras_seq.LSTMCell, {"zoneout": [0.25, 0.125], "projection": 3}),
     conditioned(keras_seq.JordanCell, {"outputs": 2, "blocked": False, "decay": 0.2}, targets=True),
+    attending(keras_seq.LSTMCell, {"peepholes": True, "zoneout": 0.25}, units=5),
+    attending(keras_seq.LSTMCell, {"projection": 3}, query="after", score="general"),
+    attending(keras_seq.SimpleRNNCell, {}, U, query="after", score="dot", output_activation="linear"),
+    attending(keras_seq.GRUCell, {}, score="multi_head", heads=2),
+    attending(
+        keras_seq.LSTMCell, {}, query="after", score="multi_head", heads=2, units=3, output_units=3, input_feeding=True
+    ),
 ]
 CASES = [*KINDS, *FURTHER]
 BUILT_IN = [c for c in CASES if c.gated]

@@ -211,7 +211,7 @@ GROUPS = [
     (
         keras_seq.ConditionedCell,
         "step",
-        [c for c in BUILT_IN if c.constants],
+        [c for c in BUILT_IN if c.cell and "Conditioned" in c.name],
         [("projected + term", "projected")],
     ),
 ]

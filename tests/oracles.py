@@ -204,6 +204,56 @@ class Oracle:
         return h, new, {**{f"{name}_gate": values[name] for name in shown}, "candidate": g, "cell": c, "hidden": h}
 
 
+class Reader:
+    """The equations of a cell that reads a memory, around those of the cell within."""
+
+    def __init__(self, cell):
+        self.cell = cell
+        inner = {id(w) for w in cell.cell.weights}
+        self.w = {w.name: w.numpy() for w in cell.weights if id(w) not in inner}
+        self.within = Oracle(cell.cell)
+        kernels = [self.w[name] for name in ("context_kernel", "feeding_kernel") if name in self.w]
+        self.within.context = np.concatenate(kernels) if kernels else None
+
+    def step(self, x, states, memory, target=None):
+        fed = [states[-1]] if self.cell.input_feeding else []
+        states = states[: len(states) - len(fed)]
+        if self.cell.query == "before":
+            context, alignments = self.read(states[0], memory)
+            fed.insert(0, context)
+        z, new, shown = self.within.step(x, states, np.concatenate(fed) if fed else None, target)
+        if self.cell.query == "after":
+            context, alignments = self.read(z, memory)
+        shown = {**shown, "context": context, "alignment": np.mean(alignments, axis=0)}
+        if self.cell.heads > 1:
+            shown |= {f"alignment_{i}": a for i, a in enumerate(alignments)}
+        if "output_kernel" in self.w:
+            z = function(self.cell.output_activation)(np.concatenate([context, z]) @ self.w["output_kernel"])
+        return z, [*new, *([z] if self.cell.input_feeding else [])], shown
+
+    def read(self, q, memory):
+        w, heads, found, alignments = self.w, self.cell.heads, [], []
+        for head in range(heads):
+            if self.cell.score == "additive":
+                seen = np.tanh(q @ w["query_kernel"] + memory @ w["key_kernel"] + w["score_bias"])
+                scores = [place @ w["score_kernel"] for place in seen]
+            elif self.cell.score == "multi_head":
+                a = w["query_kernel"].shape[1] // heads
+                here = slice(head * a, (head + 1) * a)
+                key = memory @ w["key_kernel"][:, here] + w["key_bias"][here]
+                scores = key @ (q @ w["query_kernel"][:, here] + w["query_bias"][here]) / np.sqrt(a)
+            else:
+                scores = memory @ (w["key_kernel"] @ q if self.cell.score == "general" else q)
+            shares = np.exp(scores - np.max(scores))
+            alignments.append(shares / np.sum(shares))
+            values = memory
+            if self.cell.score == "multi_head":
+                values = memory @ w["value_kernel"][:, here] + w["value_bias"][here]
+            found.append(alignments[-1] @ values)
+        context = np.concatenate(found)
+        return context @ w["heads_kernel"] + w["heads_bias"] if "heads_kernel" in w else context, alignments
+
+
 class Found(typing.NamedTuple):
     """Outputs (b, t, k), the last one, final states, internals by name (b, t, width), and the states that each step read.
 
@@ -222,7 +272,7 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
 
     With `contexts`, those of another run, each step reads these in place of the states: a net with one step of history.
     """
-    cell = Oracle(layer.cell)
+    cell = Reader(layer.cell) if hasattr(layer.cell, "score") else Oracle(layer.cell)
     x = given.x.numpy()
     mask = np.ones(x.shape[:2], bool) if given.mask is None else given.mask.numpy()
     b, t, _ = x.shape

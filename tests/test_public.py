@@ -20,6 +20,7 @@ SURFACE = {
         "TCN",
         "TDNN",
         "ARCell",
+        "AttentionCell",
         "Bidirectional",
         "Cell",
         "ConditionedCell",

@@ -1,5 +1,6 @@
 """One step of one memory, one file per family."""
 
+from keras_seq.cells.attention import AttentionCell
 from keras_seq.cells.base import Cell
 from keras_seq.cells.conditioned import ConditionedCell
 from keras_seq.cells.feedback import FeedbackCell
@@ -11,6 +12,7 @@ from keras_seq.cells.simple import ElmanCell, JordanCell, ResidualRNNCell, Simpl
 
 __all__ = [
     "ARCell",
+    "AttentionCell",
     "Cell",
     "ConditionedCell",
     "CoupledLSTMCell",

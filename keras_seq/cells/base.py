@@ -80,6 +80,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     """Whether a step lets no gradient through the states it reads; its constants then are (b, ...)."""
     mixes_rows = False
     """Whether a row's result depends on other rows of the batch, as with batch normalisation; else they may run apart."""
+    constants_by_row = False
+    """Whether every constant is (b, ...), a row of it for each row of the batch; else they keep rows together."""
     takes_targets = False
     """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
     settings = types.MappingProxyType({})
@@ -234,6 +236,10 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             values = [ops.cast(v, self.variable_dtype) for v in self.initial_states]
             return [ops.broadcast_to(v, (batch_size, v.shape[-1])) for v in values]
         return [ops.zeros((batch_size, size), dtype=self.variable_dtype) for size in self.state_size]
+
+    def masked_constants(self, constants, masks):
+        """The constants, given the masks that Keras carries with them; a cell that reads these says how."""
+        return constants
 
     def _short(self, tensors):
         return _cast(tensors, self.compute_dtype)

@@ -4,12 +4,11 @@ import keras
 from keras import initializers, ops
 
 from keras_seq.cells.arguments import named
-from keras_seq.cells.base import Cell
-from keras_seq.cells.gated import GatedCell
+from keras_seq.cells.around import CellAround, check_gated, check_projection
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ConditionedCell(Cell):
+class ConditionedCell(CellAround):
     """Any gated cell with an extra term at each step, made of a vector v that does not change in time.
 
         p_t = project(x_t) + v W_v;   y_t, s_t = step(p_t, s_{t-1})
@@ -40,36 +39,20 @@ class ConditionedCell(Cell):
     constants = ("context",)
 
     def __init__(self, cell, context_initializer="glorot_uniform", **kwargs):
-        if not isinstance(cell, GatedCell):
-            raise TypeError(f"cell: expected a keras_seq.GatedCell, got {cell!r}")
-        kwargs.update(
-            dropout=cell.dropout, recurrent_dropout=cell.recurrent_dropout, zoneout=cell.zoneout, seed=cell.seed
-        )
-        super().__init__(**kwargs)
-        self.cell = cell
+        check_gated(cell)
+        super().__init__(cell, **kwargs)
         self.context_initializer = named(initializers, "context_initializer", context_initializer)
-        self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
-        self.blocked, self.takes_targets = cell.blocked, cell.takes_targets
 
     def build(self, input_shape, constants_shape=None):
         shapes = list(constants_shape or [])
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None:
             raise ValueError(f"constants: expected one of shape (b, n), n known, for ConditionedCell, got {shapes}")
-        if not self.cell.built:
-            self.cell.build(input_shape)
-            self.cell.built = True
+        super().build(input_shape)
         self.context_kernel = self.add_weight(
             name="context_kernel",
             shape=(shapes[0][-1], self.cell.projected_size),
             initializer=self.context_initializer,
         )
-        super().build(input_shape)
-
-    def get_initial_state(self, batch_size=None):
-        return self.cell.get_initial_state(batch_size)
-
-    def project(self, inputs):
-        return self.cell.project(inputs)
 
     def prepare(self, constants):
         (context,) = constants
@@ -79,21 +62,7 @@ class ConditionedCell(Cell):
             )
         return (ops.matmul(context, self.context_kernel),)
 
-    def readout(self, outputs):
-        return self.cell.readout(outputs)
-
     def step(self, projected, states, constants=(), **targets):
         (term,) = constants
-        if keras.tree.is_nested(projected):
-            raise TypeError(f"cell: expected one whose `project` gives one tensor, got {type(self.cell).__name__}")
-        if None not in (projected.shape[0], term.shape[0]) and projected.shape[0] != term.shape[0]:
-            raise ValueError(
-                f"constants: expected a batch of {projected.shape[0]} like the sequences', got {term.shape[0]}"
-            )
+        check_projection(self.cell, projected)
         return self.cell.step(projected + term, states, **targets)
-
-    def get_config(self):
-        config = super().get_config()
-        for name in ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_state"):  # the inner cell's
-            del config[name]
-        return config

@@ -41,7 +41,9 @@ class Step:
     blocked: bool
 
     def __post_init__(self):
-        self.given = [tf.convert_to_tensor(x) for x in [*tf.nest.flatten(self.inputs), *self.states, *self.constants]]
+        given = [tf.convert_to_tensor(x) for x in [*tf.nest.flatten(self.inputs), *self.states, *self.constants]]
+        # a tensor given twice is two arguments, each with a gradient of its own
+        self.given = [tf.identity(x) if any(x is y for y in given[:i]) else x for i, x in enumerate(given)]
         self.floating = [x.dtype.is_floating for x in self.given]
         self.weights = [w for w in self.weights if tf.as_dtype(w.dtype).is_floating]
 

@@ -38,11 +38,21 @@ def checked_states(layer, initial_state, batch):
     return given
 
 
-def run(layer, sequences, initial_state=None, mask=None):
-    """`(outputs, final states)` of a layer, whether it returns its states or not."""
+def reads_constants(layer):
+    """Whether the layer takes constants: its cell does, or one of its parts."""
+    return bool(
+        getattr(getattr(layer, "cell", None), "constants", ())
+        or any(map(reads_constants, getattr(layer, "parts_with_states", ())))
+    )
+
+
+def run(layer, sequences, initial_state=None, mask=None, constants=None):
+    """`(outputs, final states)` of a layer, whether it returns its states or not; constants go where they are read."""
     if not hasattr(layer, "return_state"):
         return layer(sequences, mask=mask), []
     further = {} if initial_state is None else {"initial_state": initial_state}
+    if constants and reads_constants(layer):
+        further["constants"] = constants
     before, layer.return_state = layer.return_state, True
     try:
         outputs, *states = layer(sequences, mask=mask, **further)

@@ -12,7 +12,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
-from keras_seq.layers.stepwise import Stepwise, check_mask, fits, kept
+from keras_seq.layers.stepwise import Prepared, Stepwise, check_mask, fits, kept
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -55,6 +55,7 @@ class RNN(Stepwise, keras.layers.RNN):
         training: whether dropout acts. It also says that a gradient will be wanted: with `training=True` the forward
             pass keeps what the backward needs, otherwise a gradient is as right but runs the loop again first.
         constants: tensors that do not change in time, for cells that read some; they get gradients.
+        constants_mask: Keras fills it with the masks that it carries with the constants.
         targets: tensor (b, t, k) of true outputs, for a `keras_seq.FeedbackCell`: fed back in place of its own.
 
     Raises:
@@ -146,7 +147,18 @@ class RNN(Stepwise, keras.layers.RNN):
         sequences = keras.KerasTensor(sequences_shape, layer.compute_dtype)
         return tree.map_structure(lambda x: x.shape, keras.Operation.compute_output_spec(layer, sequences, **further))
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, targets=None):
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=False,
+        constants=None,
+        targets=None,
+        constants_mask=None,
+    ):
+        if constants and isinstance(self.cell, Cell):
+            constants = self.cell.masked_constants(list(constants), constants_mask)
         self._check(sequences, initial_state, mask, constants, targets)
         sequences = ops.cast(sequences, self.compute_dtype)
         if not isinstance(self.cell, Cell):
@@ -227,7 +239,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 zero_output_for_mask=self.zero_output_for_mask,
                 keep=training,
                 blocked=cell.blocked,
-                independent=not (cell.constants or cell.mixes_rows),
+                independent=not cell.mixes_rows and (cell.constants_by_row or not cell.constants),
                 truncate=self.truncate,
                 checkpoint=self.checkpoint,
                 history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
@@ -286,12 +298,17 @@ class RNN(Stepwise, keras.layers.RNN):
         states = self.get_initial_state(batch_size)
         return list(states) if isinstance(states, (list, tuple)) else [states]
 
+    def prepared(self, constants):
+        """What `step` makes of its constants; given in their place, it is not made anew at every step."""
+        return Prepared(self.cell.prepared(constants))
+
     def advance(self, inputs, states, mask=None, constants=(), targets=None):
         inputs = ops.cast(inputs, self.compute_dtype)
         if isinstance(self.cell, Cell):
             targets = None if targets is None else ops.cast(targets, self.variable_dtype)
             with AutocastScope(self.variable_dtype):
-                projected, constants = self.cell.projected(inputs), self.cell.prepared(constants)
+                projected = self.cell.projected(inputs)
+                constants = constants if isinstance(constants, Prepared) else self.prepared(constants)
                 output, new = self.cell.advanced(projected, states, constants, targets)
             output = self.cell.read_out(ops.cast(output, self.compute_dtype))
         else:
@@ -332,6 +349,9 @@ class RNN(Stepwise, keras.layers.RNN):
                 raise ValueError(f"targets: expected shape {tuple(expected)}, got {tuple(targets.shape)}")
         if isinstance(self.cell, Cell):
             self.cell.check_constants(constants or ())
+            rows = [c.shape[0] for c in constants or () if self.cell.constants_by_row]
+            if any(None not in (n, sequences.shape[0]) and n != sequences.shape[0] for n in rows):
+                raise ValueError(f"constants: expected a batch of {sequences.shape[0]} like the sequences', got {rows}")
         elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
 

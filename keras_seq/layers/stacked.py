@@ -7,8 +7,17 @@ from keras import ops
 
 from keras_seq.cells.arguments import boolean, rate
 from keras_seq.engine import dropped
-from keras_seq.layers.parts import check_part, checked_states, from_widths, last_real, run, shapes_of, state_specs
-from keras_seq.layers.stepwise import Stepwise, check_sequences
+from keras_seq.layers.parts import (
+    check_part,
+    checked_states,
+    from_widths,
+    last_real,
+    reads_constants,
+    run,
+    shapes_of,
+    state_specs,
+)
+from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences
 
 SKIPS = (None, "residual", "dense")
 
@@ -49,6 +58,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         initial_state: a flat list of tensors, as above, or None.
         mask: boolean tensor (b, t), True for real steps; every layer gets it.
         training: whether dropout acts.
+        constants: for the layers whose cells read some, the same for all of them; None where no layer does.
 
     Raises:
         TypeError, ValueError: no layer; one that is no sequence layer of keras_seq, reads backwards, returns internals, or,
@@ -138,14 +148,15 @@ class Stacked(Stepwise, keras.layers.Layer):
             return sum(layer.output_width for layer in self.layers)
         return self.layers[-1].output_width
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         if self.return_state and not self.state_size:
             raise ValueError("return_state: expected False where no layer has a state, got True")
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         batch, steps, width = sequences_shape
         for i, layer in enumerate(self.layers):
             if not layer.built:
-                layer.build((batch, steps, width))
+                further = {"constants_shape": constants_shape} if constants_shape and reads_constants(layer) else {}
+                layer.build((batch, steps, width), **further)
             if self.skips == "residual" and i > 0 and layer.output_width != width:
                 raise ValueError(
                     f"layers[{i}]: expected an output of width {width}, as a residual adds it to its input, got "
@@ -154,12 +165,13 @@ class Stacked(Stepwise, keras.layers.Layer):
             steps = steps and -(-steps // getattr(layer, "subsampling", 1))
             width = layer.output_width + (width if self.skips == "dense" else 0)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None):
         check_sequences(sequences, mask)
+        self._check_constants(constants)
         initial_state = checked_states(self, initial_state, sequences.shape[0])
 
         def apply(layer, x, states, mask):
-            return run(layer, x, states, mask)
+            return run(layer, x, states, mask, constants)
 
         sequences = ops.cast(sequences, self.compute_dtype)
         sizes = [len(layer.state_size) for layer in self.layers]
@@ -204,12 +216,27 @@ class Stacked(Stepwise, keras.layers.Layer):
         self._check_stepwise()
         return [s for layer in self.layers for s in layer.initial_state(batch_size)]
 
-    def advanced(self, inputs, state, mask):
+    def prepared(self, constants):
+        """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""
+        self._check_constants(constants)
+        return Prepared(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers)
+
+    def advanced(self, inputs, state, mask, constants=None):
+        if not isinstance(constants, Prepared):
+            constants = self.prepared(constants or ())
+        prepared = {id(layer): c for layer, c in zip(self.layers, constants, strict=True)}
+
         def apply(layer, x, states, mask):
-            return layer.step(x, states, mask)
+            further = {"constants": prepared[id(layer)]} if reads_constants(layer) else {}
+            return layer.step(x, states, mask, **further)
 
         sizes = [len(layer.initial_state(1)) for layer in self.layers]
         return self._through(ops.cast(inputs, self.compute_dtype), state, mask, apply, sizes)
+
+    def _check_constants(self, constants):
+        if bool(constants) != reads_constants(self):
+            expected = "some, as a layer reads them" if not constants else "none, as no layer reads any"
+            raise ValueError(f"constants: expected {expected}, got {len(constants or ())}")
 
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
@@ -220,7 +247,7 @@ class Stacked(Stepwise, keras.layers.Layer):
             mask = layer.compute_mask(sequences, mask)
         return mask
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None, training=False):
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, training=False, constants=None):
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         batch, steps = sequences.shape[:2]
@@ -228,7 +255,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         outputs = keras.KerasTensor((*shape, self.output_width), self.compute_dtype)
         return (outputs, *state_specs(self, batch)) if self.return_state else outputs
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         return shapes_of(self, sequences_shape)
 
     def get_config(self):

@@ -6,6 +6,12 @@ from keras import ops
 from keras.src.backend.common.variables import AutocastScope
 
 
+class Prepared(tuple):
+    """Constants as a step reads them."""
+
+    __slots__ = ()
+
+
 class Stepwise:
     """A sequence layer that can be run step by step.
 
@@ -37,7 +43,8 @@ class Stepwise:
             state: what `initial_state` or the step before gave.
             mask: boolean (b,), False for rows that have no step now: their state stays, and their last output is repeated
                 (zeros with `zero_output_for_mask`).
-            **further: what the layer reads besides: `constants` as in its call, `targets` (b, k).
+            **further: what the layer reads besides: `constants` as in its call, or `layer.prepared(constants)`, which is
+                then not made anew at every step; `targets` (b, k).
 
         Returns:
             `(y_t, state)`: the output (b, u) and a list like the one given.

@@ -1,36 +1,46 @@
-"""Words and their numbers, saved with the model that uses them."""
+"""Words or characters and their numbers, saved with the model that uses them."""
 
 import collections
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 PAD, UNKNOWN, START, END = range(4)
-_SPECIAL = ["", "[UNK]", "[START]", "[END]"]
+SPECIAL = ("", "[UNK]", "[START]", "[END]")
+SPLITS = ("words", "spaces", "characters")
 
 
-def words_of(sentences):
-    """The words of each sentence, ragged: lower case, without punctuation, split at white space."""
-    plain = tf.strings.regex_replace(tf.strings.lower(sentences, encoding="utf-8"), r"[[:punct:]]", "")
-    return tf.strings.split(plain)
+def split_text(texts, split="words"):
+    """The parts of each string, ragged: see `Vocabulary`."""
+    if split == "characters":
+        return tf.strings.unicode_split(texts, "UTF-8")
+    if split == "words":
+        texts = tf.strings.regex_replace(tf.strings.lower(texts, encoding="utf-8"), r"[[:punct:]]", "")
+    return tf.strings.split(texts)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
 class Vocabulary(keras.layers.Layer):
-    """Sentences to tokens and back.
+    """Text to tokens and back.
 
-    Tokens: 0 is PAD, 1 stands for every word outside the vocabulary, 2 is START, 3 END, then the words in the order given.
-    Words are in lower case and without punctuation. TensorFlow runs it, whatever the Keras backend: in `tf.data`, eagerly
-    and in a SavedModel.
+    Tokens: 0 is padding, 1 stands for what is not in the vocabulary, 2 is the start, 3 the end of a text, then the words in
+    the order given; the attributes `pad`, `unknown`, `start` and `end` say so. A list that has its own special tokens,
+    such as one from elsewhere, keeps its order instead. TensorFlow runs it, whatever the Keras backend: in `tf.data`,
+    eagerly and in a SavedModel.
 
     Args:
-        words: list of the words, without the four special tokens.
+        words: list of the words, without the four special tokens or with all of them.
+        split: what a word is: "words", in lower case and without punctuation, between white space; "spaces", whatever
+            stands between white space; "characters", each character of the text as it is.
+        special: how the tokens for padding, unknown, start and end are written, where they are.
         **kwargs: `name`.
 
     Raises:
         TypeError: words that are not a list of strings.
-        ValueError: no words, empty ones or the same one twice.
+        ValueError: no words, empty ones or the same one twice; some of the special tokens among them but not all, or two of
+            them equal; an unknown split; tokens to decode that are none of the vocabulary, where their values are known.
 
     Example:
 
@@ -42,30 +52,40 @@ class Vocabulary(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, words, **kwargs):
+    def __init__(self, words, split="words", special=SPECIAL, **kwargs):
         super().__init__(**kwargs)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
             raise TypeError(f"words: expected a list of strings, got {words!r:.80}")
-        words = list(words)
-        if not words or len(set(words) - set(_SPECIAL)) < len(words):
+        if split not in SPLITS:
+            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+        special = tuple(special)
+        if len(special) != 4 or len(set(special)) != 4 or not all(isinstance(s, str) for s in special):
             raise ValueError(
-                f"words: expected one or more, each once, none empty or of {_SPECIAL[1:]}, got {words!r:.80}"
+                f"special: expected four different strings, for padding, unknown, start and end, got {special!r}"
             )
-        self.words = words
-        shared = {"vocabulary": _SPECIAL[2:] + words, "oov_token": _SPECIAL[1], "mask_token": _SPECIAL[0]}
-        self.to_token = keras.layers.StringLookup(**shared)
-        self.to_word = keras.layers.StringLookup(**shared, invert=True)
+        self.words, self.split, self.special = list(words), split, special
+        within = set(special) & set(self.words)
+        if within and len(within) < 4:
+            missing = [s for s in special if s not in within]
+            raise ValueError(f"words: expected none or all of the special tokens {special}, got no {missing}")
+        self.tokens = self.words if within else [*special, *self.words]
+        if len(self.tokens) == 4 or len(set(self.tokens)) < len(self.tokens) or "" in set(self.words) - set(special):
+            raise ValueError(f"words: expected one or more, each once and none empty, got {words!r:.80}")
+        self.pad, self.unknown, self.start, self.end = map(self.tokens.index, special)
+        # numbers from 1 on; 0 is what it does not know
+        self.lookup = keras.layers.StringLookup(vocabulary=[t or "\1" for t in self.tokens], oov_token="\2")
         # strings do not compile under XLA, but they do not pass through a model's step: it takes tokens
-        self.to_token.supports_jit = self.to_word.supports_jit = True
+        self.lookup.supports_jit = True
         self.built = True
 
     @classmethod
-    def of(cls, sentences, max_words=None):
-        """The vocabulary of these sentences, the most frequent words first (ties in the order of the alphabet).
+    def of(cls, texts, max_words=None, split="words", special=SPECIAL):
+        """The vocabulary of these texts, the most frequent words first (ties in the order of the alphabet).
 
         With `max_words` the rarest are left out; a warning counts them.
         """
-        counts = collections.Counter(w.decode() for w in words_of(list(sentences)).flat_values.numpy())
+        counts = collections.Counter(split_text(list(texts), split).flat_values.numpy().tolist())
+        counts = {word.decode(): n for word, n in counts.items()}
         words = sorted(counts, key=lambda w: (-counts[w], w))
         rare = words[max_words:] if max_words else []
         if rare:
@@ -74,39 +94,63 @@ class Vocabulary(keras.layers.Layer):
                 f"{sum(counts.values())} places, the first {rare[0]!r}",
                 stacklevel=2,
             )
-        return cls(words[: len(words) - len(rare)])
+        return cls(words[: len(words) - len(rare)], split=split, special=special)
 
     def __len__(self):
-        return len(_SPECIAL) + len(self.words)
+        return len(self.tokens)
 
-    def plain(self, sentences):
-        """The sentences as the vocabulary reads them: its standard spelling, a list of strings."""
-        return [b" ".join(words).decode() for words in words_of(list(sentences)).to_list()]
+    @property
+    def separator(self):
+        return "" if self.split == "characters" else " "
 
-    def encode(self, sentences, start=True, end=True):
-        """int32 tokens (b, longest) of strings (b,), padded with PAD on the right.
+    def plain(self, texts):
+        """The texts as the vocabulary reads them: its standard spelling, a list of strings."""
+        return [self.separator.encode().join(words).decode() for words in split_text(list(texts), self.split).to_list()]
 
-        Run eagerly, it counts the words outside the vocabulary in a warning.
+    def encode(self, texts, start=True, end=True):
+        """int32 tokens (b, longest) of strings (b,), padded on the right.
+
+        Run eagerly, it counts what is outside the vocabulary in a warning.
         """
-        tokens = tf.cast(self.to_token(words_of(sentences)), tf.int32)
+        found = tf.cast(self.lookup(split_text(texts, self.split)), tf.int32)
+        known = found.flat_values > 0
+        tokens = found.with_flat_values(tf.where(known, found.flat_values - 1, self.unknown))
         if tf.executing_eagerly():
-            unknown = int(tf.reduce_sum(tf.cast(tokens.flat_values == UNKNOWN, tf.int32)))
+            unknown = int(tf.reduce_sum(tf.cast(~known, tf.int32)))
             if unknown:
-                warnings.warn(f"sentences: {unknown} words are not in the vocabulary and become [UNK]", stacklevel=2)
+                what = "characters" if self.split == "characters" else "words"
+                warnings.warn(
+                    f"sentences: {unknown} {what} are not in the vocabulary and become {self.special[1]}", stacklevel=2
+                )
         edge = tf.ones_like(tokens[:, :1].to_tensor(shape=(None, 1)), tf.int32)
-        tokens = tf.concat([edge * START] * start + [tokens] + [edge * END] * end, axis=1)
-        return tokens.to_tensor(PAD) if isinstance(tokens, tf.RaggedTensor) else tokens
+        tokens = tf.concat([edge * self.start] * start + [tokens] + [edge * self.end] * end, axis=1)
+        return tokens.to_tensor(self.pad) if isinstance(tokens, tf.RaggedTensor) else tokens
 
     def decode(self, tokens):
-        """Strings (b,) of tokens (b, t): the words before the first END, without START and PAD."""
-        tokens = tf.cast(tokens, tf.int64)
-        ended = tf.cumsum(tf.cast(tokens == END, tf.int32), axis=1) > 0
-        shown = tf.where(ended | (tokens == START), tf.cast(PAD, tf.int64), tokens)
-        joined = tf.strings.reduce_join(self.to_word(shown), axis=1, separator=" ")
+        """Strings (b,) of tokens (b, t): the words before the first end, without start and padding."""
+        self.check("tokens", tokens)
+        tokens = tf.cast(tokens, tf.int32)
+        ended = tf.cumsum(tf.cast(tokens == self.end, tf.int32), axis=1) > 0
+        hidden = ended | (tokens == self.start) | (tokens == self.pad)
+        words = tf.where(hidden, "", tf.gather(tf.constant(self.tokens), tokens))
+        if self.split == "characters":
+            return tf.strings.reduce_join(words, axis=1)
+        joined = tf.strings.reduce_join(words, axis=1, separator=" ")
         return tf.strings.strip(tf.strings.regex_replace(joined, " +", " "))
 
-    def call(self, sentences):
-        return self.encode(sentences)
+    def check(self, name, tokens):
+        """A ValueError for tokens that are none of the vocabulary, where their values are known."""
+        try:
+            values = np.asarray(tokens)
+        except (NotImplementedError, TypeError):  # a tensor of a graph
+            return
+        wrong = values[(values < 0) | (values >= len(self))] if values.dtype.kind in "iu" else values.ravel()
+        if wrong.size:
+            raise ValueError(f"{name}: expected integers from 0 to {len(self) - 1}, got {wrong[0]}")
+
+    def call(self, texts):
+        return self.encode(texts)
 
     def get_config(self):
-        return {**super().get_config(), "words": self.words}
+        config = {"words": self.words, "split": self.split, "special": list(self.special)}
+        return {**super().get_config(), **config}

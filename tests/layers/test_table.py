@@ -10,6 +10,7 @@ import pytest
 import keras_seq
 from keras_seq.cells.arguments import arguments
 
+AROUND = {"AttentionCell", "ConditionedCell"}
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
 
 
@@ -42,7 +43,7 @@ ELSEWHERE = re.compile("units|seed|learn_initial_state|(recurrent_)?dropout|unit
 def test_every_switch_of_a_cell_is_in_the_table():
     """With a value that is not the default."""
     missing = []
-    for name in (n for n in keras_seq.__all__ if n.endswith("Cell") and n not in ABSTRACT | {"ConditionedCell"}):
+    for name in (n for n in keras_seq.__all__ if n.endswith("Cell") and n not in ABSTRACT | AROUND):
         cls = getattr(keras_seq, name)
         related = [c for c in conformance.BUILT_IN if issubclass(cls, c.gated) or issubclass(c.gated, cls)]
         for switch, parameter in arguments(cls).items():
@@ -51,6 +52,14 @@ def test_every_switch_of_a_cell_is_in_the_table():
             if not ELSEWHERE.fullmatch(switch) and not refused and all(v == parameter.default for v in given):
                 missing.append((name, switch))
     assert missing == []
+
+
+def test_every_switch_of_attention_is_in_the_table():
+    cells = [c("float32") for c in (case.cell for case in conformance.CASES) if c and "Attention" in c.__name__]
+    for switch, parameter in arguments(keras_seq.AttentionCell).items():
+        if switch not in ("cell", *arguments(keras_seq.Cell)) and not ELSEWHERE.fullmatch(switch):
+            assert any(getattr(cell, switch) != parameter.default for cell in cells), switch
+    assert {cell.score for cell in cells} == {"additive", "dot", "general", "multi_head"}
 
 
 def test_names_of_the_cases_are_distinct():

@@ -1,0 +1,55 @@
+"""What cells share that add something to the step of another cell."""
+
+from keras_seq.cells.base import Cell
+from keras_seq.cells.gated import GatedCell
+
+SETTLED = ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_state")
+
+
+class CellAround(Cell):
+    """A cell whose step is that of its `cell` with something added to what the inputs give, made of constants (b, ...)."""
+
+    constants_by_row = True
+
+    def __init__(self, cell, **kwargs):
+        for name in SETTLED:
+            if name in kwargs:
+                raise TypeError(f"{type(self).__name__}: unknown argument {name!r}; give it to the cell within")
+        kwargs.update({name: getattr(cell, name) for name in SETTLED[:-1]})
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
+        self.blocked, self.takes_targets, self.mixes_rows = cell.blocked, cell.takes_targets, cell.mixes_rows
+
+    def build(self, input_shape):
+        if not self.cell.built:
+            self.cell.build(input_shape)
+            self.cell.built = True
+        super().build(input_shape)
+
+    def get_initial_state(self, batch_size=None):
+        return self.cell.get_initial_state(batch_size)
+
+    def project(self, inputs):
+        return self.cell.project(inputs)
+
+    def readout(self, outputs):
+        return self.cell.readout(outputs)
+
+    def get_config(self):
+        config = super().get_config()
+        for name in SETTLED:  # the inner cell's
+            del config[name]
+        return config
+
+
+def check_gated(cell, why=""):
+    """A TypeError unless `cell` is one whose projection can be added to."""
+    if not isinstance(cell, GatedCell):
+        raise TypeError(f"cell: expected a keras_seq.GatedCell{why}, got {cell!r}")
+
+
+def check_projection(cell, projected):
+    """A TypeError unless `project` of the cell gives one tensor."""
+    if isinstance(projected, (tuple, list, dict)):
+        raise TypeError(f"cell: expected one whose `project` gives one tensor, got {type(cell).__name__}")

@@ -1,0 +1,91 @@
+"""How models write: begin, then one token after the other, by any decoder."""
+
+import keras
+import tensorflow as tf
+from keras import ops, tree
+
+from keras_seq.decoding import beam_search, greedy, sample
+
+DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
+
+
+class Writer:
+    """A model that writes tokens of its `vocabulary`, at most `max_length` of them.
+
+    A subclass says how:
+
+        begin(inputs, batch) -> state, constants        nests of tensors, rows first
+        next_token(tokens (rows,), state, constants) -> logits (rows, v), state
+
+    `constants` are what does not change while it writes.
+    """
+
+    def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+        """Tokens, int32, by a decoder of `keras_seq.decoding`; in a graph or eagerly.
+
+        Args:
+            inputs: what the model writes from, as `begin` takes it.
+            prompt: tokens (b, p) that each row starts with, padded on the right, the first one the start token, as
+                `vocabulary.encode(texts, end=False)` gives them; None for the start token alone.
+            decoder: "greedy", "sample" or "beam".
+            **options: of that decoder, such as `temperature`, `width`, `max_length`, `allowed`.
+
+        Returns:
+            What the decoder returns: tokens (b, max_length), or for "beam" `(tokens (b, n_best, max_length), scores)`.
+
+        Raises:
+            ValueError: an unknown decoder; what the decoder refuses.
+        """
+        decode = DECODERS.get(decoder)
+        if decode is None:
+            raise ValueError(f"decoder: expected one of {list(DECODERS)}, got {decoder!r}")
+        batch = _rows(inputs if prompt is None else prompt)
+        if prompt is None:
+            prompt = ops.full((batch, 1), self.vocabulary.start, dtype="int32")
+        self.vocabulary.check("prompt", prompt)
+        state, constants = self.begin(inputs, batch)
+        settings = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": self.max_length}
+        if decoder == "sample":
+            settings["seed"] = self.seed_generator
+        if decoder == "beam":
+            settings["width"] = 5
+        settings.update(options)
+        if decoder == "beam":
+            constants = tree.map_structure(lambda x: ops.repeat(x, settings["width"], axis=0), constants)
+        return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
+
+    def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+        """`generate_tokens`, compiled under XLA: once for each decoder and its options of plain numbers."""
+        plain = {n: v for n, v in options.items() if v is None or isinstance(v, (bool, int, float))}
+        tensors = {n: tf.convert_to_tensor(v) for n, v in options.items() if n not in plain}
+        key = (decoder, *sorted(plain.items()))
+        if key not in self._compiled:
+
+            def tokens(inputs, prompt, tensors):
+                return self.generate_tokens(inputs, prompt, decoder, **plain, **tensors)
+
+            self._compiled[key] = tf.function(tokens, autograph=False, jit_compile=True, reduce_retracing=True)
+        return self._compiled[key](inputs, prompt, tensors)
+
+    @property
+    def _compiled(self):
+        """Compiled functions by what they were compiled for; made when first asked for, never saved."""
+        return self.__dict__.setdefault("_compiled_functions", {})
+
+    @property
+    def seed_generator(self):
+        """Of the random numbers that `sample` draws."""
+        if "_seed_generator" not in self.__dict__:
+            with tf.init_scope():
+                self.__dict__["_seed_generator"] = keras.random.SeedGenerator()
+        return self.__dict__["_seed_generator"]
+
+    def texts(self, tokens):
+        """Strings of tokens (b, t), or of the n best (b, n, t): a list of b strings, or of b lists of n."""
+        if len(tokens.shape) == 3:
+            return [self.texts(row) for row in tokens]
+        return [s.decode() for s in self.vocabulary.decode(tokens).numpy()]
+
+
+def _rows(inputs):
+    return ops.shape(tree.flatten(inputs)[0])[0]
