@@ -15,6 +15,7 @@ import argparse
 import pathlib
 import sys
 
+import decoders
 import peak_memory
 import report
 import stacks
@@ -304,6 +305,26 @@ def streams(results, options):
     results.section("Memory over many steps of one stream, in a compiled loop", text)
 
 
+def decoding(results, options):
+    """Greedy decoding and beam search beside Python loops."""
+    predicted = min(10 if options.quick else 25, decoders.LENGTH)  # the more, the slower: each runs the whole prefix
+    rows = []
+    for (search, batch), rates in decoders.measure(options.runs, predicted, say).items():
+        best = {who: max(v) for who, v in rates.items()}
+        for who in (decoders.STEP, decoders.PREDICT):
+            results.add(f"decoding: tokens per second, ours / {who}", f"{search}, {batch}", best["ours"] / best[who])
+        ratios = [f"{best['ours'] / best[who]:.1f}" for who in (decoders.STEP, decoders.PREDICT)]
+        rates = [f"{best[who]:,.0f} ({timing.median(v):,.0f})" for who, v in rates.items()]
+        rows.append((search, batch, *ratios, *rates))
+    whose = (decoders.STEP, decoders.PREDICT)
+    columns = ("search", "batch", *(f"ours / {who}" for who in whose), "ours, XLA", *whose)
+    size = f"Embedding({decoders.EMBEDDING}), LSTM({decoders.UNITS}), Dense({decoders.VOCABULARY})"
+    results.section(
+        f"Decoding: tokens per second, most (median); {size}, {decoders.LENGTH} tokens a row, {predicted} by predict",
+        timing.table(columns, rows),
+    )
+
+
 SECTIONS = {
     "peers": peers,
     "memories": all_memories,
@@ -312,6 +333,7 @@ SECTIONS = {
     "limit": limit,
     "depth": depth,
     "streams": streams,
+    "decoding": decoding,
     "time": time_and_memory,
     "traces": retraces,
 }
@@ -346,7 +368,7 @@ def main(arguments=None):
     )
     options.runs = options.runs or (4 if options.quick else 10)
     if options.quick and options.only == list(SECTIONS):
-        options.only = ["peers", "extras", "loops", "limit", "depth", "streams", "traces"]
+        options.only = ["peers", "extras", "loops", "limit", "depth", "streams", "decoding", "traces"]
     results = Results()
     for name in options.only:
         SECTIONS[name](results, options)

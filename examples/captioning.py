@@ -5,6 +5,7 @@ The drawn scenes have two tests: pairs of objects that never stood together in t
 
     python examples/captioning.py                                   # drawn scenes, a few minutes on two cores
     python examples/captioning.py --memory GRU --features-as initial_state
+    python examples/captioning.py --features-as attention           # and attention_0.png ..: where it looked for each word
     python examples/captioning.py --folder ../shared/data/coco_mini --epochs 30
     python examples/captioning.py --dataset coco_captions           # any TFDS set with images and captions
 
@@ -28,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_seq
+from keras_seq.analysis import plot_attended
 from keras_seq.metrics import cider_d, corpus_bleu
 from keras_seq.models import ImageCaptioner, Vocabulary
 
@@ -116,8 +118,8 @@ def train(captioner, data, options):
     ).history
 
 
-def describe(captioner, images):
-    return [s for i in range(0, len(images), 100) for s in captioner.generate(images[i : i + 100])]
+def describe(captioner, images, **decoding):
+    return [s for i in range(0, len(images), 100) for s in captioner.generate(images[i : i + 100], **decoding)]
 
 
 def arrays(dataset, vocabulary):
@@ -174,7 +176,10 @@ def main():
     parser.add_argument("--dataset", default="drawn_scenes", help="TFDS name (default drawn_scenes)")
     parser.add_argument("--folder", help="a folder with images and captions.jsonl, instead of --dataset")
     parser.add_argument("--memory", default="LSTM", choices=MEMORIES)
-    parser.add_argument("--features-as", default="each_step", choices=["initial_state", "each_step"])
+    parser.add_argument("--features-as", default="each_step", choices=["initial_state", "each_step", "attention"])
+    parser.add_argument(
+        "--attention-penalty", type=float, default=0.0, help="of places left out of sight (Xu et al. 2015)"
+    )
     parser.add_argument("--units", type=int, default=160)
     parser.add_argument("--embedding-size", type=int, default=16)
     parser.add_argument("--recurrent-dropout", type=float, default=0.4)
@@ -185,6 +190,7 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--max-words", type=int, help="keep only the most frequent words")
     parser.add_argument("--max-length", type=int, default=16, help="tokens per sentence, END included")
+    parser.add_argument("--width", type=int, default=5, help="of the beam")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/captioning"))
@@ -206,6 +212,7 @@ def main():
         shape,
         getattr(keras_seq, f"{options.memory}Cell")(options.units, recurrent_dropout=options.recurrent_dropout),
         features_as=options.features_as,
+        attention_penalty=options.attention_penalty,
         embedding_size=options.embedding_size,
         max_length=options.max_length,
     )
@@ -223,6 +230,7 @@ def main():
         sentences = describe(captioner, images)
         for name, said in (
             (f"{split}{meaning}", sentences),
+            (f"  by a beam of {options.width}", describe(captioner, images, decoder="beam", width=options.width)),
             ("  always the most frequent sentence", [frequent] * len(images)),
         ):
             hits = np.mean([s in true for s, true in zip(said, references, strict=True)])
@@ -234,6 +242,12 @@ def main():
 
     contact_sheet(folder / "captions.png", images, references, sentences)
     loss_curve(folder / "history.png", history)
+    if captioner.attends:
+        weights = captioner.alignment(images[:3], sentences[:3])
+        for i, said in enumerate(sentences[:3]):
+            words = [*said.split(), "END"]
+            found = weights[i, : len(words)].reshape(len(words), -1)
+            plot_attended(images[i], words, found, captioner.map_shape).savefig(folder / f"attention_{i}.png", dpi=90)
     captioner.save(folder / "captioner.keras")
     captioner.export(folder / "saved_model", verbose=False)
     same = sum(a == b for a, b in zip(serve_elsewhere(folder, images), sentences, strict=True))

@@ -58,9 +58,9 @@ SURFACE = {
         "streaming",
     ],
     "keras_seq.decoding": ["beam_search", "feed_back", "greedy", "sample"],
-    "keras_seq.models": ["ImageCaptioner", "Vocabulary", "small_encoder"],
-    "keras_seq.datasets": ["DrawnScenes", "caption_folder"],
-    "keras_seq.analysis": ["plot_internals"],
+    "keras_seq.models": ["ImageCaptioner", "InverseSigmoidDecay", "Seq2Seq", "Vocabulary", "small_encoder"],
+    "keras_seq.datasets": ["DrawnScenes", "HumanDates", "caption_folder"],
+    "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals"],
     "keras_seq.testing": ["check_cell"],
     "keras_seq.metrics": ["cider_d", "corpus_bleu"],
 }
@@ -90,7 +90,7 @@ def test_docstrings_are_there_and_their_examples_run(module, name):
         exec(compile(block, f"example of {name}", "exec"), {})
 
 
-@pytest.mark.parametrize("module", ["keras_seq.datasets.scenes", "keras_seq.metrics.captions"])
+@pytest.mark.parametrize("module", ["keras_seq.datasets.dates", "keras_seq.datasets.scenes", "keras_seq.metrics.captions"])
 def test_doctests(module):
     failed, attempted = doctest.testmod(importlib.import_module(module))
     assert attempted

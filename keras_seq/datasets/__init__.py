@@ -3,7 +3,8 @@
 Importing this package registers the builders, so that `tfds.load` finds them by name.
 """
 
+from keras_seq.datasets.dates import HumanDates
 from keras_seq.datasets.folder import caption_folder
 from keras_seq.datasets.scenes import DrawnScenes
 
-__all__ = ["DrawnScenes", "caption_folder"]
+__all__ = ["DrawnScenes", "HumanDates", "caption_folder"]

@@ -1,11 +1,13 @@
 """Beam search: the likeliest sequences among several kept side by side."""
 
-import numbers
+import math
 
 from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
-from keras_seq.decoding.tokens import check_limits, check_structure, permitted
+from keras_seq.decoding.tokens import Rules, number
+
+LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
 
 
 def beam_search(
@@ -18,19 +20,28 @@ def beam_search(
     width=5,
     n_best=1,
     length_penalty=0.0,
+    coverage_penalty=0.0,
+    coverage=None,
     no_repeat=None,
+    max_lengths=None,
     min_length=0,
     allowed=None,
     pad=0,
 ):
     """The likeliest continuations of `prompt` that a beam of `width` finds.
 
-        score(w_1 .. w_n) = sum_i log p(w_i | w_1 .. w_{i-1}) / ((5 + n) / 6)^length_penalty      (Wu et al. 2016)
+        score(w_1 .. w_n) = sum_i log p(w_i | w_1 .. w_{i-1}) / ((5 + n) / 6)^length_penalty
+                            + coverage_penalty * sum_j log(min(sum_i a_ij, 1))                     (Wu et al. 2016)
 
-    At each step every open sequence of the beam is continued by every token, and the `width` best by score of all these and
-    of those that have ended stay. Width 1 is `keras_seq.decoding.greedy`. The search stops when all have ended, or when
-    none that is open can still come among the `n_best`: log p only falls, so that an open sequence can reach no more than
-    its log p so far, divided by the penalty of the greatest length. What is open at `max_length` counts as it stands.
+    with a_ij the attention of step i to source position j. At each step every open sequence of the beam is continued by
+    every token, and the `width` best by score of all these and of those that have ended stay. Width 1 is
+    `keras_seq.decoding.greedy`. The search stops when all have ended, or when none that is open can still come among the
+    `n_best`: log p only falls, so that an open sequence can reach no more than its log p so far, divided by the penalty of
+    the greatest length. What is open at its row's limit counts as it stands.
+
+    Coverage counts, as published, for sequences that have ended, or stand at the limit: an open one has the second term 0,
+    the most that it can still reach, so that in a narrow beam what has ended may give way to it. What ends keeps the
+    coverage that it has then. A position's coverage below 1e-6 counts as 1e-6.
 
     One loop of `keras.ops`, so that it compiles under XLA and runs in a SavedModel.
 
@@ -40,17 +51,16 @@ def beam_search(
         state: its first state, b rows; repeated for the beam here.
         prompt: integer tokens (b, p), p of 1 or more: what each row starts with; rows padded by `pad` on the right. They
             count neither in a score nor in its length.
-        end: the token that ends a sequence.
-        max_length: positive integer, how many tokens to give per row at the most, those of the prompt after its first and
-            `end` included.
         width: positive integer, at most v.
         n_best: positive integer, at most width: how many sequences to give per row.
-        length_penalty: number of at least 0: 0 prefers short sequences, 1 about the best mean.
+        length_penalty: number of at least 0: 0 prefers short sequences, 1 about the best mean. The greatest length is the
+            row's own limit.
+        coverage_penalty: number of at least 0; Wu et al. take 0.2.
+        coverage: function from the step's state to the attention summed over the steps so far, (rows, s), prompt included;
+            with 1 where a mask hides a source position, which then does not count. Needed with a coverage_penalty above 0.
         no_repeat: positive integer n: no n tokens come twice in the same order, the prompt's included; 1 forbids every
             repetition. None for no such limit.
-        min_length: as in `keras_seq.decoding.greedy`.
-        allowed: boolean (v,) or (b, v), the tokens that may be given at all; None for all.
-        pad: the token for nothing.
+        end, max_length, max_lengths, min_length, allowed, pad: as in `keras_seq.decoding.greedy`.
 
     Returns:
         `(tokens, scores)`: int32 (b, n_best, max_length), the best first, and (b, n_best). A sequence that could not be
@@ -58,77 +68,97 @@ def beam_search(
 
     Raises:
         TypeError, ValueError: a width that is no positive integer or larger than the vocabulary, an n_best larger than the
-            width, a length_penalty below 0, a no_repeat that is no positive integer; and what `keras_seq.decoding.greedy`
-            refuses.
+            width, a length_penalty or coverage_penalty below 0, a coverage that is no function, is missing, or does not give
+            (rows, s), a no_repeat that is no positive integer; and what `keras_seq.decoding.greedy` refuses.
 
     Example:
 
     ```python
     import numpy as np
     from keras_seq.decoding import beam_search
-    table = np.log([[0.1, 0.5, 0.4], [0.2, 0.4, 0.4], [0.9, 0.05, 0.05]]).astype("float32")      # after each token
-    tokens, scores = beam_search(lambda w, s: (table[w], s), (), np.array([[1]]), end=0, max_length=3, width=3)
-    print(tokens[0, 0], np.exp(scores[0, 0]))       # [2 0 0], 0.36: likelier than what begins with 1
+    table = np.log([[1, 0, 0, 0], [0, 0.1, 0.5, 0.4], [0, 0.3, 0.3, 0.4], [0, 0.9, 0.05, 0.05]] + np.float32(1e-9))
+    step = lambda tokens, state: (table[tokens], state)       # what comes after each token
+    tokens, scores = beam_search(step, (), np.array([[1]]), end=1, max_length=3, width=3)
+    print(tokens[0, 0], np.exp(scores[0, 0]))       # [3 1 0], 0.36: likelier than what begins with 2
     ```
     """
     width, n_best = positive_integer("width", width), positive_integer("n_best", n_best)
     if n_best > width:
         raise ValueError(f"n_best: expected at most the width {width}, got {n_best}")
-    if isinstance(length_penalty, bool) or not isinstance(length_penalty, numbers.Real):
-        raise TypeError(f"length_penalty: expected a number of at least 0, got {length_penalty!r}")
-    if not 0 <= length_penalty < float("inf"):
-        raise ValueError(f"length_penalty: expected a number of at least 0, got {length_penalty!r}")
+    at_least_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
+    length_penalty = number("length_penalty", length_penalty, *at_least_0)
+    coverage_penalty = number("coverage_penalty", coverage_penalty, *at_least_0)
+    if coverage is not None and not callable(coverage):
+        raise TypeError(f"coverage: expected a function of the step's state, or None, got {coverage!r}")
+    if coverage is None and coverage_penalty > 0:
+        raise ValueError(f"coverage: expected a function with coverage_penalty={coverage_penalty}, got None")
     no_repeat = None if no_repeat is None else positive_integer("no_repeat", no_repeat)
-    prompt, max_length = check_limits(prompt, max_length, min_length)
+    rules = Rules(
+        prompt,
+        end=end,
+        max_length=max_length,
+        max_lengths=max_lengths,
+        min_length=min_length,
+        allowed=allowed,
+        pad=pad,
+    )
+    prompt, max_length, forced = rules.prompt, rules.max_length, rules.forced()
+    greatest = ops.reshape(ops.convert_to_tensor(rules.most), (-1, 1))
     batch = ops.shape(prompt)[0]
-    nothing = ops.full((batch, max_length + 1), pad, dtype="int32")
-    forced = ops.concatenate([prompt, nothing], axis=1)
     rows = ops.arange(batch, dtype="int32")[:, None] * width
 
     def penalised(total, length):
         return total / ops.power((5.0 + ops.cast(length, "float32")) / 6.0, length_penalty)
 
-    def unfinished(index, token, done, total, length, *_):
+    def unfinished(index, token, done, total, length, covered, *_):
         # the worst of the best that have ended against the most that an open one can reach
-        scores = penalised(total, length)
+        scores = penalised(total, length) + covered
         ended = ops.top_k(ops.where(done, scores, _worst(scores)), n_best)[0][:, -1]
-        open_ = ops.max(ops.where(done, _worst(scores), penalised(total, max_length)), axis=1)
+        open_ = ops.max(ops.where(done, _worst(scores), penalised(total, greatest)), axis=1)
         return ops.logical_and(index < max_length, ops.any(open_ > ended))
 
-    def advance(index, token, done, total, length, tokens, *flat):
-        logits, new = step(ops.reshape(token, (-1,)), tree.pack_sequence_as(state, list(flat)))
-        check_structure(state, new)
+    def advance(index, token, done, total, length, covered, tokens, *flat):
+        logits, new = rules.taken(step, ops.reshape(token, (-1,)), state, flat)
         size = logits.shape[-1]
         if width > size:
             raise ValueError(f"width: expected at most the {size} tokens that the step gives logits for, got {width}")
         steps = ops.log_softmax(ops.reshape(ops.cast(logits, "float32"), (-1, width, size)), axis=-1)
-        steps = permitted(steps, allowed, end, index < min_length - 1)
+        steps = rules.permitted(steps, index)
         if no_repeat is not None:
             begun = ops.concatenate([ops.broadcast_to(prompt[:, :1, None], (batch, width, 1)), tokens], axis=2)
             steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), _worst(steps), steps)
         given = ops.take(forced, index + 1, axis=1)[:, None]
         # what is given, or has ended, goes on in one way only and at no cost
-        only = ops.where(done, pad, given)[:, :, None] == ops.arange(size)
-        held = ops.logical_or(done, given != pad)
+        only = ops.where(done, rules.pad, given)[:, :, None] == ops.arange(size)
+        held = ops.logical_or(done, given != rules.pad)
         steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
         found = total[:, :, None] + steps
-        scores = ops.reshape(penalised(found, longer[:, :, None]), (-1, width * size))
-        _, chosen = ops.top_k(scores, width)
+        scores, last = penalised(found, longer[:, :, None]), rules.at_limit(index)
+        if coverage_penalty > 0:
+            now = coverage_penalty * _log_coverage(coverage(tree.pack_sequence_as(state, new)), width)
+            ends = ops.logical_or(ops.arange(size) == rules.end, last[:, :, None])
+            ends = ops.where(ends, now[:, :, None], ops.zeros_like(scores))
+            cover = ops.where(done[:, :, None], covered[:, :, None], ends)
+            scores = scores + cover
+        _, chosen = ops.top_k(ops.reshape(scores, (-1, width * size)), width)
         chosen = ops.cast(chosen, "int32")
         parent, token = chosen // size, chosen % size
+
+        def at_chosen(x):
+            return ops.take_along_axis(ops.reshape(x, (-1, width * size)), chosen, axis=1)
 
         def from_parent(x):
             return ops.take_along_axis(x, parent, axis=1)
 
-        total = ops.take_along_axis(ops.reshape(found, (-1, width * size)), chosen, axis=1)
-        length, before = from_parent(longer), from_parent(done)
-        token = ops.where(before, pad, token)
+        total, length, before = at_chosen(found), from_parent(longer), from_parent(done)
+        covered = at_chosen(cover) if coverage_penalty > 0 else covered
+        token = ops.where(before, rules.pad, token)
         tokens = ops.take_along_axis(tokens, parent[:, :, None], axis=1)
         tokens = ops.where(ops.arange(max_length) == index, token[:, :, None], tokens)
+        done = ops.logical_or(ops.logical_or(before, token == rules.end), last)
         places = ops.reshape(rows + parent, (-1,))
-        new = [ops.take(s, places, axis=0) for s in tree.flatten(new)]
-        return index + 1, token, ops.logical_or(before, token == end), total, length, tokens, *new
+        return index + 1, token, done, total, length, covered, tokens, *(ops.take(s, places, axis=0) for s in new)
 
     single = ops.where(ops.arange(width) == 0, 0.0, -float("inf"))
     start = (
@@ -137,12 +167,22 @@ def beam_search(
         ops.zeros((batch, width), dtype="bool"),
         ops.broadcast_to(single[None], (batch, width)),
         ops.zeros((batch, width), dtype="int32"),
-        ops.broadcast_to(nothing[:, None, 1:], (batch, width, max_length)),
+        ops.zeros((batch, width), dtype="float32"),
+        ops.full((batch, width, max_length), rules.pad, dtype="int32"),
     )
     repeated = [ops.repeat(ops.convert_to_tensor(s), width, axis=0) for s in tree.flatten(state)]
-    _, _, _, total, length, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
-    scores, order = ops.top_k(penalised(total, length), n_best)
+    _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
+    scores, order = ops.top_k(penalised(total, length) + covered, n_best)
     return ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1), scores
+
+
+def _log_coverage(attention, width):
+    """sum_j log(min(a_j, 1)), (b, k), of attention (b * k, s)."""
+    attention = ops.convert_to_tensor(attention)
+    if len(attention.shape) != 2:
+        raise ValueError(f"coverage: expected attention of shape (rows, s), got {tuple(attention.shape)}")
+    logs = ops.log(ops.clip(ops.cast(attention, "float32"), LEAST_COVERAGE, 1.0))
+    return ops.reshape(ops.sum(logs, axis=-1), (-1, width))
 
 
 def _worst(like):

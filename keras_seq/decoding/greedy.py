@@ -2,16 +2,16 @@
 
 from keras import ops
 
-from keras_seq.decoding.tokens import continued
+from keras_seq.decoding.tokens import Rules, continued
 
 
-def greedy(step, state, prompt, *, end, max_length, min_length=0, allowed=None, pad=0):
+def greedy(step, state, prompt, *, end, max_length, max_lengths=None, min_length=0, allowed=None, pad=0):
     """Continue `prompt` by the likeliest token, again and again, until each row has ended.
 
-        w_t = argmax_v logits_v(w_{t-1}, s_{t-1}),   until w_t = end or t = max_length
+        w_t = argmax_v logits_v(w_{t-1}, s_{t-1}),   until w_t = end or t is the row's limit
 
     One loop of `keras.ops`, so that it compiles under XLA and runs in a SavedModel; it stops as soon as every row has
-    given `end`. After it a row holds `pad`.
+    given `end` or is at its limit. After that a row holds `pad`.
 
     Args:
         step: function `(tokens (b,), state) -> (logits (b, v), state)`; the state may be any nest of tensors.
@@ -19,18 +19,26 @@ def greedy(step, state, prompt, *, end, max_length, min_length=0, allowed=None, 
         prompt: integer tokens (b, p), p of 1 or more: what each row starts with; rows padded by `pad` on the right.
             A row continues after its own last token.
         end: the token that ends a row.
-        max_length: positive integer, how many tokens to give per row at the most, `end` included.
-        min_length: `end` is not given as one of the first `min_length - 1` tokens, the prompt's after its first included.
+        max_length: positive integer, the width of the result: how many tokens to give per row at the most, the prompt's
+            after its first and `end` included.
+        max_lengths: integers (b,), 1 .. max_length: a limit for each row; None for the same for all.
+        min_length: an integer, or integers (b,): `end` is not given as one of a row's first `min_length - 1` tokens, the
+            prompt's after its first included.
         allowed: boolean (v,) or (b, v), the tokens that may be given at all; None for all.
-        pad: the token for nothing.
+        pad: the token for nothing, another one than `end`.
+
+    `max_lengths`, `min_length` and `allowed` may be tensors: other values need no other trace.
 
     Returns:
         int32 tokens (b, max_length): for each row its prompt after the first token, what follows, and `end` if it came.
 
     Raises:
-        TypeError, ValueError: a max_length that is no positive integer, a min_length outside 0 .. max_length, a prompt that
-            is not (b, p), an `end` that is no token, an `allowed` of another shape, a step that changes the structure of its
-            state.
+        TypeError, ValueError: a max_length that is no positive integer; max_lengths outside 1 .. max_length or a min_length
+            outside 0 .. the row's limit, or that are not integers (b,); a prompt that is not integers (b, p), or holds what
+            is no token of the step's; `end` and `pad` that are no such tokens, or the same; an `allowed` of another shape;
+            logits that are not (b, v), a step that changes the structure of its state, or the shape or type of a tensor in
+            it. Values of tensors in a graph are not checked: there a limit above max_length is max_length, one below 1
+            gives one token.
 
     Example:
 
@@ -45,5 +53,13 @@ def greedy(step, state, prompt, *, end, max_length, min_length=0, allowed=None, 
     def choose(logits, index):
         return ops.argmax(logits, axis=-1)
 
-    limits = {"end": end, "max_length": max_length, "min_length": min_length, "allowed": allowed, "pad": pad}
-    return continued(step, state, prompt, choose, **limits)
+    rules = Rules(
+        prompt,
+        end=end,
+        max_length=max_length,
+        max_lengths=max_lengths,
+        min_length=min_length,
+        allowed=allowed,
+        pad=pad,
+    )
+    return continued(step, state, rules, choose)

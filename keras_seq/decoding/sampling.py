@@ -1,12 +1,12 @@
 """Sampling: tokens drawn with their probabilities, or from the likelier ones."""
 
-import numbers
+import math
 
 import keras
 from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
-from keras_seq.decoding.tokens import continued
+from keras_seq.decoding.tokens import Rules, continued, number
 
 
 def sample(
@@ -20,6 +20,7 @@ def sample(
     top_k=None,
     top_p=None,
     seed=None,
+    max_lengths=None,
     min_length=0,
     allowed=None,
     pad=0,
@@ -35,25 +36,18 @@ def sample(
 
     Args:
         step: function `(tokens (b,), state) -> (logits (b, v), state)`; the state may be any nest of tensors.
-        state: its first state, rows along the first axis.
-        prompt: integer tokens (b, p), p of 1 or more: what each row starts with; rows padded by `pad` on the right.
-            A row continues after its own last token.
-        end: the token that ends a row.
-        max_length: positive integer, how many tokens to give per row at the most, `end` included.
+        state, prompt, end, max_length, max_lengths, min_length, allowed, pad: as in `keras_seq.decoding.greedy`.
         temperature: positive number: below 1 sharper, above flatter than what was learned.
         top_k: positive integer or None.
         top_p: number in (0, 1] or None.
         seed: integer, `keras.random.SeedGenerator`, or None for the global one. An integer gives the same tokens each
             time, a generator others at each call.
-        min_length: `end` is not drawn as one of the first `min_length - 1` tokens, the prompt's after its first included.
-        allowed: boolean (v,) or (b, v), the tokens that may be drawn at all; None for all.
-        pad: the token for nothing.
 
     Returns:
         int32 tokens (b, max_length): for each row its prompt after the first token, what follows, and `end` if it came.
 
     Raises:
-        TypeError, ValueError: a temperature of 0 or below, a top_k that is no positive integer or larger than the
+        TypeError, ValueError: a temperature of 0 or below or inf, a top_k that is no positive integer or larger than the
             vocabulary, a top_p outside (0, 1]; and what `keras_seq.decoding.greedy` refuses.
 
     Example:
@@ -62,21 +56,28 @@ def sample(
     import numpy as np
     from keras_seq.decoding import sample
     table = np.log([[0.1, 0.2, 0.7]] * 3).astype("float32")       # whatever came before
-    tokens = sample(lambda w, s: (table[w], s), (), np.array([[1], [1]]), end=0, max_length=8, top_p=0.9, seed=1)    # (2, 8)
+    tokens = sample(lambda w, s: (table[w], s), (), np.array([[1], [1]]), end=2, max_length=8, top_p=0.9, seed=1)    # (2, 8)
     ```
     """
-    temperature = _number("temperature", temperature, "positive")
+    temperature = number("temperature", temperature, "positive and finite", lambda n: 0 < n < math.inf)
     top_k = None if top_k is None else positive_integer("top_k", top_k)
-    top_p = None if top_p is None else _number("top_p", top_p, "in (0, 1]", 1)
-    max_length = positive_integer("max_length", max_length)
-    uniform = keras.random.uniform((ops.shape(prompt)[0], max_length), seed=seed)
+    top_p = None if top_p is None else number("top_p", top_p, "in (0, 1]", lambda n: 0 < n <= 1)
+    rules = Rules(
+        prompt,
+        end=end,
+        max_length=max_length,
+        max_lengths=max_lengths,
+        min_length=min_length,
+        allowed=allowed,
+        pad=pad,
+    )
+    uniform = keras.random.uniform((ops.shape(rules.prompt)[0], rules.max_length), seed=seed)
 
     def choose(logits, index):
         drawn = ops.take(uniform, index, axis=1)[:, None]
         return drawn_tokens(ops.cast(logits, "float32") / temperature, drawn, top_k, top_p)
 
-    limits = {"end": end, "max_length": max_length, "min_length": min_length, "allowed": allowed, "pad": pad}
-    return continued(step, state, prompt, choose, **limits)
+    return continued(step, state, rules, choose)
 
 
 def drawn_tokens(logits, uniform, top_k=None, top_p=None):
@@ -84,6 +85,8 @@ def drawn_tokens(logits, uniform, top_k=None, top_p=None):
     size = logits.shape[-1]
     if top_k is not None and top_k > size:
         raise ValueError(f"top_k: expected at most the {size} tokens that the step gives logits for, got {top_k}")
+    if top_k == 1:
+        return ops.argmax(logits, axis=-1)
     if top_k is None and top_p is None:
         return _first_above(ops.softmax(logits, axis=-1), uniform)
     logits, tokens = ops.top_k(logits, top_k or size)
@@ -101,11 +104,3 @@ def _first_above(shares, uniform):
     places = ops.arange(shares.shape[-1])
     last = ops.max(ops.where(shares > 0, places, 0), axis=-1)  # rounding may lead past it
     return ops.minimum(place, last)
-
-
-def _number(name, value, expected, most=float("inf")):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number, {expected}, got {value!r}")
-    if not 0 < value <= most:
-        raise ValueError(f"{name}: expected a number, {expected}, got {value!r}")
-    return float(value)

@@ -1,66 +1,167 @@
-"""The loop that all decoders of single hypotheses share: choose a token, take the next step with it."""
+"""What all decoders share: rules about which tokens may come and how many, and the loop of single hypotheses."""
 
-from keras import ops, tree
+import numbers
+
+import numpy as np
+from keras import backend, ops, tree
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.layers.stepwise import fits
 
 
-def continued(step, state, prompt, choose, *, end, max_length, min_length, allowed, pad):
+class Rules:
+    """The arguments that decoders have in common, checked. Values are checked where there are any, not in a graph."""
+
+    def __init__(self, prompt, *, end, max_length, max_lengths=None, min_length=0, allowed=None, pad=0):
+        self.max_length = positive_integer("max_length", max_length)
+        self.end, self.pad = token("end", end), token("pad", pad)
+        if self.end == self.pad:
+            raise ValueError(f"end: expected another token than pad, got {end!r} for both")
+        self.prompt, self._tokens = self._prompt(prompt)
+        most, known_most = self._counts("max_lengths", max_lengths, 1, [1], self.max_length)
+        least, known_least = self._counts("min_length", min_length, 0, [0, 1], 0)
+        if known_most is not None and known_least is not None and np.any(known_least > known_most):
+            raise ValueError(f"min_length: expected at most max_lengths {known_most}, row by row, got {known_least}")
+        self.most, self.least, self.allowed = most, least, allowed
+
+    def _prompt(self, prompt):
+        values, prompt = known(prompt), ops.convert_to_tensor(prompt)
+        if len(prompt.shape) != 2 or prompt.shape[1] == 0:
+            raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
+        if not _is_integer(prompt):
+            raise TypeError(f"prompt: expected integer tokens, got {backend.standardize_dtype(prompt.dtype)}")
+        return ops.cast(prompt, "int32"), values
+
+    def _counts(self, name, value, least, axes, default):
+        """`(numbers of tokens, int32 () or (b,); their values, None in a graph)`."""
+        if value is None:
+            return default, np.asarray(default)
+        values, counts = known(value), ops.convert_to_tensor(value)
+        if not _is_integer(counts):
+            raise TypeError(f"{name}: expected integers, got {value!r}")
+        rows = self.prompt.shape[0]
+        if len(counts.shape) not in axes or (len(counts.shape) == 1 and not fits(counts.shape, (rows,))):
+            shapes = " or ".join("()" if n == 0 else f"({'b' if rows is None else rows},)" for n in axes)
+            raise ValueError(f"{name}: expected integers of shape {shapes}, got shape {tuple(counts.shape)}")
+        wrong = [] if values is None else values[(values < least) | (values > self.max_length)]
+        if len(wrong):
+            raise ValueError(f"{name}: expected integers from {least} to max_length={self.max_length}, got {wrong[0]}")
+        return ops.cast(counts, "int32"), values
+
+    def taken(self, step, token, state, flat):
+        """`(logits, the new state as a flat list)` of one step."""
+        old = tree.pack_sequence_as(state, list(flat))
+        try:
+            logits, new = step(token, old)
+        except Exception as error:
+            # a table that is read past its end says nothing of the prompt: ask one that is not how long it is
+            if self._tokens is not None:
+                self._check_tokens(step(ops.zeros_like(token), old)[0].shape[-1], error)
+            raise
+        size = logits.shape[-1] if len(logits.shape) == 2 else None
+        if size is None:
+            raise ValueError(f"step: expected logits (rows, v) with v known, got shape {tuple(logits.shape)}")
+        self._check_tokens(size)
+        for name, own in (("end", self.end), ("pad", self.pad)):
+            if not 0 <= own < size:
+                raise ValueError(f"{name}: expected a token of the {size} that the step gives logits for, got {own}")
+        return logits, check_state(old, new)
+
+    def _check_tokens(self, size, error=None):
+        tokens, self._tokens = self._tokens, None
+        wrong = [] if tokens is None else tokens[(tokens < 0) | (tokens >= size)]
+        if len(wrong):
+            message = f"prompt: expected tokens 0 .. {size - 1}, as the step gives logits for, got {wrong[0]}"
+            raise ValueError(message) from error
+
+    def permitted(self, logits, index):
+        """The logits (b, v) or (b, k, v), those of forbidden tokens, and of `end` while it is too early, -inf."""
+        size, beam = logits.shape[-1], [1] * (len(logits.shape) - 2)
+        too_short = ops.reshape(index < self.least - 1, (-1, *beam, 1))
+        keep = ops.logical_not(ops.logical_and(too_short, ops.arange(size) == self.end))
+        if self.allowed is not None:
+            allowed = ops.convert_to_tensor(self.allowed)
+            rows = (self.prompt.shape[0], size)
+            one, each = fits(allowed.shape, rows[1:]), fits(allowed.shape, rows)
+            if not (one or each) or backend.standardize_dtype(allowed.dtype) != "bool":
+                got = f"{backend.standardize_dtype(allowed.dtype)} {tuple(allowed.shape)}"
+                raise ValueError(f"allowed: expected booleans of shape ({size},) or (b, {size}), got {got}")
+            keep = ops.logical_and(keep, ops.reshape(allowed, (-1, *beam, size)))
+        return ops.where(keep, logits, ops.full_like(logits, -float("inf")))
+
+    def at_limit(self, index):
+        """Whether the token at this place is the last one of its row: (b, 1), or (1, 1) for all."""
+        return ops.reshape(index + 1 >= self.most, (-1, 1))
+
+    def forced(self):
+        """(b, p + max_length): the prompt, then `pad` as far as anyone will read."""
+        rows = ops.shape(self.prompt)[0]
+        return ops.concatenate([self.prompt, ops.full((rows, self.max_length), self.pad, dtype="int32")], axis=1)
+
+
+def continued(step, state, rules, choose):
     """Tokens (b, max_length) that follow the first one of each row's prompt; `choose(logits, index)` gives (b,) of them."""
-    prompt, max_length = check_limits(prompt, max_length, min_length)
+    prompt, forced = rules.prompt, rules.forced()
     batch = ops.shape(prompt)[0]
-    nothing = ops.full((batch, max_length + 1), pad, dtype="int32")
-    forced = ops.concatenate([prompt, nothing], axis=1)
+    nothing = ops.full((batch, rules.max_length), rules.pad, dtype="int32")
 
     def unfinished(index, token, done, *_):
-        return ops.logical_and(index < max_length, ops.logical_not(ops.all(done)))
+        return ops.logical_and(index < rules.max_length, ops.logical_not(ops.all(done)))
 
     def advance(index, token, done, tokens, *flat):
-        logits, new = step(token, tree.pack_sequence_as(state, list(flat)))
-        check_structure(state, new)
-        logits = permitted(logits, allowed, end, index < min_length - 1)
+        logits, new = rules.taken(step, token, state, flat)
         given = ops.take(forced, index + 1, axis=1)
-        token = ops.where(given == pad, ops.cast(choose(logits, index), "int32"), given)
-        token = ops.where(done, pad, token)
-        tokens = ops.where(ops.arange(max_length) == index, token[:, None], tokens)
-        return index + 1, token, ops.logical_or(done, token == end), tokens, *tree.flatten(new)
+        chosen = ops.cast(choose(rules.permitted(logits, index), index), "int32")
+        token = ops.where(done, rules.pad, ops.where(given == rules.pad, chosen, given))
+        tokens = ops.where(ops.arange(rules.max_length) == index, token[:, None], tokens)
+        done = ops.logical_or(ops.logical_or(done, token == rules.end), rules.at_limit(index)[:, 0])
+        return index + 1, token, done, tokens, *new
 
-    start = (ops.convert_to_tensor(0, dtype="int32"), prompt[:, 0], ops.zeros((batch,), dtype="bool"))
-    return ops.while_loop(unfinished, advance, (*start, nothing[:, 1:], *tree.flatten(state)))[3]
-
-
-def check_limits(prompt, max_length, min_length):
-    """`(the prompt as int32, max_length)`."""
-    max_length = positive_integer("max_length", max_length)
-    if not 0 <= min_length <= max_length:
-        raise ValueError(f"min_length: expected an integer from 0 to max_length={max_length}, got {min_length!r}")
-    prompt = ops.convert_to_tensor(prompt)
-    if len(prompt.shape) != 2 or prompt.shape[1] == 0:
-        raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
-    return ops.cast(prompt, "int32"), max_length
+    flat = [ops.convert_to_tensor(s) for s in tree.flatten(state)]
+    start = (ops.convert_to_tensor(0, dtype="int32"), prompt[:, 0], ops.zeros((batch,), dtype="bool"), nothing)
+    return ops.while_loop(unfinished, advance, (*start, *flat))[3]
 
 
-def permitted(logits, allowed, end, too_short):
-    """The logits, those of forbidden tokens, and of `end` while it is too early, -inf."""
-    size = logits.shape[-1]
-    if not 0 <= end < size:
-        raise ValueError(f"end: expected a token of the {size} that the step gives logits for, got {end!r}")
-    keep = ops.logical_not(ops.logical_and(too_short, ops.arange(size) == end))
-    if allowed is not None:
-        allowed = ops.convert_to_tensor(allowed)
-        if len(allowed.shape) not in (1, 2) or allowed.shape[-1] != size or allowed.dtype != "bool":
-            raise ValueError(
-                f"allowed: expected booleans of shape ({size},) or (b, {size}), got {allowed.dtype} {tuple(allowed.shape)}"
-            )
-        if len(allowed.shape) < len(logits.shape) == 3:
-            allowed = ops.reshape(allowed, (-1, 1, size))  # a beam stands between rows and tokens
-        keep = ops.logical_and(keep, allowed)
-    return ops.where(keep, logits, ops.full_like(logits, -float("inf")))
-
-
-def check_structure(old, new):
-    """A ValueError if a step gives a state of another structure than it got."""
+def check_state(old, new):
+    """The leaves of a step's new state; a ValueError unless they are like those of the state that it was given."""
     try:
         tree.assert_same_structure(old, new)
     except (TypeError, ValueError) as error:
         raise ValueError("step: expected a state of the structure that it was given, got another") from error
+    given, got = tree.flatten(old), [ops.convert_to_tensor(s) for s in tree.flatten(new)]
+    for place, (a, b) in enumerate(zip(given, got, strict=True)):
+        kinds = [backend.standardize_dtype(x.dtype) for x in (a, b)]
+        if kinds[0] != kinds[1] or not fits(b.shape, a.shape):
+            described = [f"{kind} {tuple(x.shape)}" for kind, x in zip(kinds, (a, b), strict=True)]
+            raise ValueError(
+                f"step: expected a state like the one that it was given, whose tensor {place} of {len(got)} is "
+                f"{described[0]}, got {described[1]}"
+            )
+    return got
+
+
+def token(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a token, an integer, got {value!r}")
+    return int(value)
+
+
+def number(name, value, expected, holds):
+    """`value` as a float; an error that says what is `expected` unless it is a number of which this `holds`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, {expected}, got {value!r}")
+    if not holds(value):
+        raise ValueError(f"{name}: expected a number, {expected}, got {value!r}")
+    return float(value)
+
+
+def known(x):
+    """The values of an array or tensor; None where it has none yet, in a graph."""
+    try:
+        return np.asarray(ops.convert_to_numpy(x))
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def _is_integer(x):
+    return "int" in backend.standardize_dtype(x.dtype)

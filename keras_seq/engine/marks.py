@@ -82,7 +82,9 @@ def expose(**values):
     internals["leak"]   # (2, 5, 3)
     ```
     """
-    found = getattr(_local, "exposed", None)
+    found, only = getattr(_local, "exposed", None), getattr(_local, "only", None)
+    if only is not None:
+        values = {name: value for name, value in values.items() if name in only}
     if found is not None:
         twice = sorted(set(values) & set(found))
         if twice:
@@ -121,6 +123,8 @@ def multiplying_in(dtype):
     return _local_value("dtype", dtype)
 
 
-def collecting(wanted=True):
-    """While this context is entered, its value is a dict of what `expose` names; None if not `wanted`."""
-    return _local_value("exposed", {} if wanted else None)
+@contextlib.contextmanager
+def collecting(wanted=True, only=None):
+    """While this context is entered, its value is a dict of what `expose` names, `only` these; None if not `wanted`."""
+    with _local_value("only", only), _local_value("exposed", {} if wanted else None) as found:
+        yield found

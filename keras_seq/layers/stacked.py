@@ -211,10 +211,18 @@ class Stacked(Stepwise, keras.layers.Layer):
     def not_stepwise(self):
         return next((f"of {layer.name}, {layer.not_stepwise}" for layer in self.layers if layer.not_stepwise), None)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, states=None):
         """The state before the first step: those of the layers, one after the other."""
         self._check_stepwise()
-        return [s for layer in self.layers for s in layer.initial_state(batch_size)]
+        left, found = states, []
+        for layer in self.layers:
+            count = len(layer.state_size)
+            if left is None or not count:
+                found.extend(layer.initial_state(batch_size))
+            else:
+                found.extend(layer.initial_state(batch_size, left[:count]))
+                left = left[count:]
+        return found
 
     def prepared(self, constants):
         """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""

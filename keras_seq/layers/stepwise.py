@@ -27,13 +27,15 @@ class Stepwise:
     """Why the layer has no step form, as a sentence; None if it has one."""
     zero_output_for_mask = False
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, states=None):
         """The state before the first step: a flat list of tensors, `batch_size` rows each.
 
-        Its last tensor is the last output, which a hidden step repeats; it begins at zero.
+        Its last tensor is the last output, which a hidden step repeats; it begins at zero. With `states`, those that the
+        layer takes as its `initial_state`, it begins with these.
         """
         self._check_stepwise()
-        return [*self.first_state(batch_size), ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
+        states = self.first_state(batch_size) if states is None else list(states)
+        return [*states, ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
 
     def step(self, inputs, state, mask=None, **further):
         """One step.

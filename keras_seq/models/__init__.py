@@ -1,6 +1,8 @@
 """Keras models made of layers and decoding."""
 
 from keras_seq.models.captioner import ImageCaptioner, small_encoder
+from keras_seq.models.schedules import InverseSigmoidDecay
+from keras_seq.models.seq2seq import Seq2Seq
 from keras_seq.models.vocabulary import Vocabulary
 
-__all__ = ["ImageCaptioner", "Vocabulary", "small_encoder"]
+__all__ = ["ImageCaptioner", "InverseSigmoidDecay", "Seq2Seq", "Vocabulary", "small_encoder"]

@@ -1,36 +1,40 @@
 """From a picture to a sentence: a convolutional encoder and a recurrent decoder."""
 
 import math
+import numbers
 
 import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_seq.cells import Cell, ConditionedCell, GatedCell, LSTMCell
+from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
 from keras_seq.cells.arguments import positive_integer, rate
-from keras_seq.decoding import greedy
 from keras_seq.layers import RNN
-from keras_seq.models.vocabulary import END, PAD, START, Vocabulary
+from keras_seq.layers.stepwise import Prepared
+from keras_seq.models.generation import Writer
+from keras_seq.models.vocabulary import Vocabulary
 
-_FEATURES_AS = ("initial_state", "each_step")
+_FEATURES_AS = ("initial_state", "each_step", "attention")
 
 
 def small_encoder(image_shape, features=256, smallest=6):
-    """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features (b, n).
+    """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features.
 
     Blocks of convolution, batch normalisation and ReLU, each halving the picture until it is at most `smallest` high and
-    wide; then a dense layer over all that is left, so that places are not lost, normalised likewise.
+    wide; then a dense layer over all that is left, so that places are not lost, normalised likewise: features (b, n). With
+    features None the feature map (b, h, w, 64) itself, after one more convolution, for attention to its places.
 
     Args:
         image_shape: (height, width, channels).
-        features: n.
+        features: n, or None.
         smallest: as above.
 
     Example:
 
     ```python
     from keras_seq.models import small_encoder
-    print(small_encoder((48, 48, 3)).output_shape)   # (None, 256)
+    print(small_encoder((48, 48, 3)).output_shape)                   # (None, 256)
+    print(small_encoder((48, 48, 3), features=None).output_shape)    # (None, 6, 6, 64)
     ```
     """
     inputs = keras.Input(image_shape)
@@ -41,17 +45,22 @@ def small_encoder(image_shape, features=256, smallest=6):
 
     for i in range(max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))):
         x = normalised(layers.Conv2D(min(32 * 2**i, 64), 3, strides=2, padding="same", use_bias=False)(x))
+    if features is None:
+        return keras.Model(inputs, normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)(x)), name="encoder")
     features = normalised(layers.Dense(features, use_bias=False)(layers.Flatten()(x)))
     return keras.Model(inputs, features, name="encoder")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ImageCaptioner(keras.Model):
+class ImageCaptioner(Writer, keras.Model):
     """A picture described in words: CNN encoder, recurrent decoder (Vinyals et al. 2015; Karpathy and Fei-Fei 2015).
 
-        v = encoder(picture)
-        s_0 = tanh(v W_s + b_s)  ("initial_state")   or   W_v v added to what the cell projects  ("each_step")
-        h_t, s_t = cell(E w_{t-1}, s_{t-1}),   P(w_t) = softmax(h_t V + b),   w_0 = START
+        v = encoder(picture);   h_t, s_t = cell(E w_{t-1}, s_{t-1}),   P(w_t) = softmax(h_t V + b),   w_0 = START
+
+        "initial_state"  s_0 = tanh(v W_s + b_s)
+        "each_step"      W_v v added to what the cell projects
+        "attention"      the cell reads the places v_1 .. v_s of the encoder's feature map, each with its two coordinates in
+                         [-1, 1] (Xu et al. 2015; the coordinates are ours), and s_0 = tanh(W_s mean_j v_j + b_s)
 
     Trained with teacher forcing: inputs START w_1 .. w_n, targets w_1 .. w_n END; padding is masked in the memory and in
     the loss. It is a Keras model of `(pictures, tokens)` to logits (b, t, v):
@@ -62,26 +71,31 @@ class ImageCaptioner(keras.Model):
     Args:
         vocabulary: a `Vocabulary`, saved with the model.
         image_shape: (height, width, channels) of the pictures, values 0 .. 255.
-        cell: the memory, a `keras_seq.Cell`; default `LSTMCell(256)`.
-        encoder: any Keras model from pictures to features (b, n), or to a feature map (b, h, w, n), which is averaged over
-            places; it gets the values 0 .. 255 as floats. Default: `small_encoder(image_shape)`.
-        features_as: how the features enter, "initial_state" or "each_step" (needs a `keras_seq.GatedCell`).
+        cell: the memory, a `keras_seq.Cell`; default `LSTMCell(256)`. For "attention" it is put in an
+            `AttentionCell(cell, output_units=its width)`, or is one.
+        encoder: any Keras model from pictures to features (b, n), or to a feature map (b, h, w, n), which attention reads and
+            the others average over its places; it gets the values 0 .. 255 as floats. Default: `small_encoder`.
+        features_as: how the features enter, "initial_state", "each_step" (needs a `keras_seq.GatedCell`) or "attention".
         embedding_size: width of the word vectors.
         dropout: share of the word vectors' and outputs' elements dropped in training.
         max_length: the most tokens that `generate` gives, END included.
+        attention_penalty: number of at least 0, l of the doubly stochastic regularisation of Xu et al.: adds
+            l sum_j (1 - sum_t a_tj)^2 to the loss, the mean over the batch, so that no place is left out of sight.
         **kwargs: `name`, `dtype`.
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; pictures of another size or channel
-            count than `image_shape` too.
+            count than `image_shape` too, and tokens that are none of the vocabulary where their values are known.
 
     Example:
 
     ```python
     import numpy as np
     from keras_seq.models import ImageCaptioner, Vocabulary
-    captioner = ImageCaptioner(Vocabulary.of(["a red square", "a blue circle"]), (24, 24, 3))
-    sentences = captioner.generate(np.zeros((2, 24, 24, 3), "uint8"))   # two strings
+    captioner = ImageCaptioner(Vocabulary.of(["a red square", "a blue circle"]), (24, 24, 3), features_as="attention")
+    pictures = np.zeros((2, 24, 24, 3), "uint8")
+    sentences = captioner.generate(pictures, decoder="beam", width=3)   # two strings
+    weights = captioner.alignment(pictures, sentences)                  # where it looked: (2, words, height, width)
     ```
     """
 
@@ -95,6 +109,7 @@ class ImageCaptioner(keras.Model):
         embedding_size=128,
         dropout=0.0,
         max_length=30,
+        attention_penalty=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -110,40 +125,49 @@ class ImageCaptioner(keras.Model):
             raise TypeError(
                 f"cell: expected a keras_seq.{kind.__name__} with features_as={features_as!r}, got {cell!r}"
             )
+        self.attends = features_as == "attention"
         self.vocabulary = vocabulary
         self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
         self.cell = cell
-        self.encoder = small_encoder(self.image_shape) if encoder is None else encoder
+        if encoder is None:
+            encoder = small_encoder(self.image_shape, **({"features": None} if self.attends else {}))
+        self.encoder = encoder
         self.features_as = features_as
         self.embedding_size = positive_integer("embedding_size", embedding_size)
         self.dropout = rate("dropout", dropout)
         self.max_length = positive_integer("max_length", max_length)
+        self.attention_penalty = _penalty("attention_penalty", attention_penalty, self.attends)
 
-        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size, mask_zero=True)
+        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size)
         self.drop = layers.Dropout(self.dropout)
         decoder = ConditionedCell(cell) if features_as == "each_step" else cell
-        self.memory = RNN(decoder, return_sequences=True)
-        self.bridges = [] if features_as == "each_step" else [layers.Dense(n, "tanh") for n in cell.state_size]
+        if self.attends and not isinstance(cell, AttentionCell):
+            decoder = AttentionCell(cell, output_units=cell.output_size)
+        self.memory = RNN(decoder, return_sequences=True, return_internals=bool(self.attention_penalty))
+        self.bridges = [] if features_as == "each_step" else [layers.Dense(n, "tanh") for n in decoder.state_size]
         self.readout = layers.Dense(len(vocabulary))
         self._build_parts()
-        self._greedy = None
 
     def _build_parts(self):
         """Build every part now, so that weights can be loaded into a model that has not run yet."""
-        features = self._pool_shape(self.encoder.compute_output_shape((None, *self.image_shape)))
-        constants = [features] if self.features_as == "each_step" else None
+        shape = self.encoder.compute_output_shape((None, *self.image_shape))
+        if len(shape) not in ((4,) if self.attends else (2, 4)) or shape[-1] is None:
+            expected = "(b, h, w, n)" if self.attends else "(b, n) or (b, h, w, n)"
+            raise ValueError(f"encoder: expected outputs {expected} with n known, got shape {tuple(shape)}")
+        self.map_shape = tuple(shape[1:-1])
+        if self.attends and None in self.map_shape:
+            raise ValueError(f"encoder: expected outputs (b, h, w, n) of known size, got shape {tuple(shape)}")
+        constants = [(None, None, shape[-1] + 2)] if self.attends else [(None, shape[-1])]
         self.embedding.build((None, None))
-        self.memory.build((None, None, self.embedding_size), constants_shape=constants)
+        self.memory.build(
+            (None, None, self.embedding_size),
+            constants_shape=None if self.features_as == "initial_state" else constants,
+        )
         for bridge in self.bridges:
-            bridge.build(features)
-        self.readout.build((None, None, self.cell.output_size))
+            bridge.build((None, shape[-1]))
+        self.readout.build((None, None, self.memory.output_width))
+        self.seed_generator.state  # noqa: B018 (made outside of any graph)
         self.built = True
-
-    @staticmethod
-    def _pool_shape(shape):
-        if len(shape) not in (2, 4) or shape[-1] is None:
-            raise ValueError(f"encoder: expected outputs (b, n) or (b, h, w, n) with n known, got shape {tuple(shape)}")
-        return (None, shape[-1])
 
     # -- the model of (pictures, tokens) -------------------------------------------------------------------------------
 
@@ -153,24 +177,36 @@ class ImageCaptioner(keras.Model):
             raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
 
     def features(self, images, training=False):
-        """Features (b, n) of pictures (b, height, width, channels)."""
+        """Features of pictures (b, height, width, channels): (b, n), or for attention the feature map (b, h, w, n)."""
         self.check_images(images)
         features = self.encoder(ops.cast(images, self.compute_dtype), training=training)
-        return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
+        return features if self.attends or len(features.shape) == 2 else ops.mean(features, axis=(1, 2))
 
     def start(self, features):
         """`(initial states or None, constants)` of the memory, from the features."""
         if self.features_as == "each_step":
             return None, [features]
-        return [bridge(features) for bridge in self.bridges], None
+        if not self.attends:
+            return [bridge(features) for bridge in self.bridges], None
+        down, across = (ops.linspace(-1.0, 1.0, n) for n in self.map_shape)
+        places = ops.cast(ops.stack(ops.meshgrid(down, across, indexing="ij"), axis=-1), features.dtype)
+        places = ops.broadcast_to(places[None], (*ops.shape(features)[:3], 2))
+        count = math.prod(self.map_shape)
+        memory = ops.reshape(ops.concatenate([features, places], axis=-1), (-1, count, features.shape[-1] + 2))
+        return [bridge(ops.mean(features, axis=(1, 2))) for bridge in self.bridges], [memory]
 
     def call(self, inputs, training=False):
         images, tokens = inputs
+        self.vocabulary.check("tokens", tokens)
         states, constants = self.start(self.features(images, training))
         words = self.drop(self.embedding(tokens), training=training)
-        outputs = self.memory(
-            words, initial_state=states, mask=ops.not_equal(tokens, PAD), training=training, constants=constants
-        )
+        mask = ops.not_equal(tokens, self.vocabulary.pad)
+        outputs = self.memory(words, initial_state=states, mask=mask, training=training, constants=constants)
+        if self.attention_penalty:
+            outputs, internals = outputs
+            seen = ops.sum(internals["alignment"] * ops.cast(mask, self.memory.variable_dtype)[:, :, None], axis=1)
+            missing = ops.sum(ops.square(1 - seen), axis=-1)
+            self.add_loss(self.attention_penalty * ops.mean(missing))
         return self.readout(self.drop(outputs, training=training))
 
     def example(self, element):
@@ -185,56 +221,50 @@ class ImageCaptioner(keras.Model):
         tokens = self.vocabulary.encode(sentences[choice][None])[0]
         return (image, tokens[:-1]), tokens[1:]
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As any Keras model's; the default loss is the cross-entropy per word (nats), padding left out."""
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=PAD, name="cross_entropy")
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
-
     # -- sentences -----------------------------------------------------------------------------------------------------
 
-    def generate_tokens(self, images, prompt=None):
-        """Greedy tokens (b, max_length) for pictures, in a graph or eagerly; `prompt` (b, p) starts with START."""
-        features = self.features(images)
-        states, constants = self.start(features)
-        cell = self.memory.cell
-        constants = cell.prepare(tuple(constants or ()))
-        if states is None:
-            states = cell.get_initial_state(batch_size=ops.shape(features)[0])
-        if prompt is None:
-            prompt = ops.full((ops.shape(features)[0], 1), START, dtype="int32")
+    def begin(self, inputs, batch):
+        states, constants = self.start(self.features(inputs))
+        return self.memory.initial_state(batch, states), tuple(self.memory.prepared(constants or ()))
 
-        def step(token, states):
-            output, states = cell.step(cell.project(self.embedding(token)), tuple(states), constants)
-            return self.readout(output), list(states)
+    def next_token(self, tokens, state, constants):
+        output, state = self.memory.step(self.embedding(tokens), state, constants=Prepared(constants))
+        return self.readout(output), state
 
-        return greedy(step, list(states), prompt, end=END, max_length=self.max_length, pad=PAD)
-
-    def generate(self, images, prompts=None):
-        """Sentences for pictures, greedily, compiled, each stopped at END.
+    def generate(self, images, prompts=None, decoder="greedy", **options):
+        """Sentences for pictures, compiled, each stopped at END.
 
         Args:
             images: (b, height, width, channels), values 0 .. 255.
             prompts: how each sentence begins, a list of b strings, or None.
+            decoder: "greedy", "sample" or "beam".
+            **options: of the decoder in `keras_seq.decoding`.
 
         Returns:
-            A list of b strings.
+            A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
         """
         images = tf.convert_to_tensor(images)
         self.check_images(images)
-        prompts = [""] * images.shape[0] if prompts is None else list(prompts)
-        if len(prompts) != images.shape[0]:
-            raise ValueError(f"prompts: expected {images.shape[0]}, one per picture, got {len(prompts)}")
-        if self._greedy is None:
-            self._greedy = tf.function(self.generate_tokens, autograph=False, jit_compile=True, reduce_retracing=True)
-        tokens = self._greedy(images, self.vocabulary.encode(prompts, end=False))
-        return [s.decode() for s in self.vocabulary.decode(tokens).numpy()]
+        return self.written(images, [""] * images.shape[0] if prompts is None else list(prompts), decoder, options)
+
+    def alignment(self, images, sentences):
+        """Where attention looks while it writes these sentences: weights (b, t, h, w), t words with END, of the feature map."""
+        if not self.attends:
+            raise ValueError(f"features_as: expected 'attention', got {self.features_as!r}")
+        images, tokens = tf.convert_to_tensor(images), self.vocabulary.encode(list(sentences))
+        if tokens.shape[0] != images.shape[0]:
+            raise ValueError(f"sentences: expected {images.shape[0]}, one per picture, got {tokens.shape[0]}")
+        states, constants = self.start(self.features(images))
+        shown = RNN(self.memory.cell, return_sequences=True, return_internals=True)
+        _, internals = shown(self.embedding(tokens[:, :-1]), initial_state=states, constants=constants)
+        weights = ops.convert_to_numpy(internals["alignment"])
+        return weights.reshape(*weights.shape[:2], *self.map_shape)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Write a SavedModel for service; other formats as in Keras.
 
         Its endpoints take pictures, uint8 (b, height, width, channels) with any b: `serve` gives tokens, int32
-        (b, max_length), and `sentences` strings (b,).
+        (b, max_length), and `sentences` strings (b,), decoded greedily.
         """
         if format != "tf_saved_model":
             return super().export(filepath, format=format, **kwargs)
@@ -247,17 +277,12 @@ class ImageCaptioner(keras.Model):
         )
         return archive.write_out(filepath, **kwargs)
 
-    def get_config(self):
-        config = super().get_config()
-        parts = {name: getattr(self, name) for name in ("vocabulary", "cell", "encoder")}
-        plain = ("image_shape", "features_as", "embedding_size", "dropout", "max_length")
-        return {
-            **config,
-            **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
-            **{name: getattr(self, name) for name in plain},
-        }
 
-    @classmethod
-    def from_config(cls, config):
-        config = {k: keras.saving.deserialize_keras_object(v) if isinstance(v, dict) else v for k, v in config.items()}
-        return cls(**config)
+def _penalty(name, value, attends):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number of at least 0, got {value!r}")
+    if not 0 <= value < math.inf or (value and not attends):
+        raise ValueError(
+            f"{name}: expected {'a number of at least 0' if attends else '0 without attention'}, got {value!r}"
+        )
+    return float(value)

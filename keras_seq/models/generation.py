@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
+from keras_seq.cells.arguments import described
 from keras_seq.decoding import beam_search, greedy, sample
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
@@ -17,8 +18,34 @@ class Writer:
         begin(inputs, batch) -> state, constants        nests of tensors, rows first
         next_token(tokens (rows,), state, constants) -> logits (rows, v), state
 
-    `constants` are what does not change while it writes.
+    `constants` are what does not change while it writes. Every argument of its constructor is an attribute.
     """
+
+    def compile(self, optimizer="adam", loss=None, **kwargs):
+        """As any Keras model's; the default loss is the cross-entropy per token (nats), padding left out."""
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy"
+            )
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        config = {**super().get_config(), **described(self)}
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        return {k: keras.saving.serialize_keras_object(v) if isinstance(v, schedule) else v for k, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            **{
+                k: keras.saving.deserialize_keras_object(v) if isinstance(v, dict) and "class_name" in v else v
+                for k, v in config.items()
+            }
+        )
 
     def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
         """Tokens, int32, by a decoder of `keras_seq.decoding`; in a graph or eagerly.
@@ -28,7 +55,8 @@ class Writer:
             prompt: tokens (b, p) that each row starts with, padded on the right, the first one the start token, as
                 `vocabulary.encode(texts, end=False)` gives them; None for the start token alone.
             decoder: "greedy", "sample" or "beam".
-            **options: of that decoder, such as `temperature`, `width`, `max_length`, `allowed`.
+            **options: of that decoder, such as `temperature`, `width`, `max_length`; `allowed` by default forbids padding
+                and the start token.
 
         Returns:
             What the decoder returns: tokens (b, max_length), or for "beam" `(tokens (b, n_best, max_length), scores)`.
@@ -44,7 +72,13 @@ class Writer:
             prompt = ops.full((batch, 1), self.vocabulary.start, dtype="int32")
         self.vocabulary.check("prompt", prompt)
         state, constants = self.begin(inputs, batch)
-        settings = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": self.max_length}
+        words = ops.arange(len(self.vocabulary))
+        settings = {
+            "end": self.vocabulary.end,
+            "pad": self.vocabulary.pad,
+            "max_length": self.max_length,
+            "allowed": ops.logical_and(words != self.vocabulary.pad, words != self.vocabulary.start),
+        }
         if decoder == "sample":
             settings["seed"] = self.seed_generator
         if decoder == "beam":
@@ -55,7 +89,16 @@ class Writer:
         return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
 
     def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
-        """`generate_tokens`, compiled under XLA: once for each decoder and its options of plain numbers."""
+        """`generate_tokens`, compiled under XLA: once for each decoder and its options of plain numbers, seeds aside."""
+        seed = options.pop("seed", None)
+        if seed is not None:
+            random = self.seed_generator.state
+            before = random.numpy()
+            random.assign([seed, 0])
+            try:
+                return self.compiled_tokens(inputs, prompt, decoder, **options)
+            finally:
+                random.assign(before)
         plain = {n: v for n, v in options.items() if v is None or isinstance(v, (bool, int, float))}
         tensors = {n: tf.convert_to_tensor(v) for n, v in options.items() if n not in plain}
         key = (decoder, *sorted(plain.items()))
@@ -66,6 +109,16 @@ class Writer:
 
             self._compiled[key] = tf.function(tokens, autograph=False, jit_compile=True, reduce_retracing=True)
         return self._compiled[key](inputs, prompt, tensors)
+
+    def written(self, inputs, prompts, decoder, options):
+        """Strings that begin with these prompts, one for each row; of a beam with `n_best` above 1, lists of them."""
+        rows = _rows(inputs)
+        if len(prompts) != rows:
+            raise ValueError(f"prompts: expected {rows}, one for each row, got {len(prompts)}")
+        found = self.compiled_tokens(inputs, self.vocabulary.encode(prompts, end=False), decoder, **options)
+        if decoder == "beam":
+            found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
+        return self.texts(found)
 
     @property
     def _compiled(self):

@@ -88,3 +88,25 @@ def test_depth_and_streams(bench, tmp_path, monkeypatch):
     assert 0 < found["LSTM"][0] <= found["LSTM"][1]
     rows = bench.stacks.memory_over_steps(50)
     assert [row[1] for row in rows[:6]] == ["0", "10", "20", "30", "40", "50"]
+
+
+def test_decoding(bench, tmp_path, monkeypatch):
+    """All three ways give the same tokens; END is never among them."""
+    tiny = {"BATCHES": (2,), "LENGTH": 2, "VOCABULARY": 11, "EMBEDDING": 5, "UNITS": 7, "WIDTH": 3}
+    for name, value in tiny.items():
+        monkeypatch.setattr(bench.decoders, name, value)
+    decoder = bench.decoders.Decoder(11, 5, 7)
+    decoder.embedding.embeddings.assign(40 * decoder.embedding.embeddings)
+    decoder.readout.kernel.assign(40 * decoder.readout.kernel)
+    for width in (None, 3):
+        ours, stepped, predicted = (way(3, 4, width)() for way in (decoder.ours, decoder.by_steps, decoder.by_predict))
+        assert ours.shape == (3, 4)
+        assert len(set(ours[0])) > 1
+        assert bench.decoders.END not in ours
+        assert (ours == stepped).all()
+        assert (ours == predicted).all()
+    results = bench.main(["--only", "decoding", "--runs", "1", "--output", str(tmp_path)])
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| beam of 3 | 2 | " in page
+    for who in ("loop over a compiled step", "loop over model.predict"):
+        assert len(results.ratios[f"decoding: tokens per second, ours / {who}"]) == 2

@@ -1,14 +1,16 @@
 """Drawn tokens: their shares are the probabilities, the cuts are exact, and limits are kept; greedy's too."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.decoding import greedy, sample
+from keras_seq.decoding import beam_search, greedy, sample
 
 LOGITS = np.log(np.array([0.02, 0.08, 0.4, 0.2, 0.3], "float32"))
-END = 0
+END, PAD = 0, 1
 
 
 def still(tokens, state):
@@ -23,7 +25,9 @@ def shares(tokens):
 
 def first(**arguments):
     prompt = tf.ones((20_000, 1), "int32")
-    draw = tf.function(lambda p: sample(still, (), p, end=END, max_length=1, seed=3, **arguments), jit_compile=True)
+    draw = tf.function(
+        lambda p: sample(still, (), p, end=END, pad=PAD, max_length=1, seed=3, **arguments), jit_compile=True
+    )
     return shares(draw(prompt))
 
 
@@ -64,7 +68,7 @@ def test_what_is_cut_is_never_drawn_and_the_rest_keeps_its_shares(cut, kept):
 
 def test_steps_and_rows_are_drawn_apart():
     tokens = np.asarray(
-        sample(still, (), tf.ones((400, 1), "int32"), end=END, max_length=50, seed=1, allowed=LOGITS > -3)
+        sample(still, (), tf.ones((400, 1), "int32"), end=END, pad=PAD, max_length=50, seed=1, allowed=LOGITS > -3)
     )
     assert set(np.unique(tokens)) == {1, 2, 3, 4}
     np.testing.assert_allclose(
@@ -77,11 +81,13 @@ def test_steps_and_rows_are_drawn_apart():
 
 def test_seeds():
     prompt = tf.ones((3, 1), "int32")
-    draw = lambda seed: np.asarray(sample(still, (), prompt, end=END, max_length=30, seed=seed))  # noqa: E731
+    draw = lambda seed: np.asarray(sample(still, (), prompt, end=END, pad=PAD, max_length=30, seed=seed))  # noqa: E731
     assert np.all(draw(5) == draw(5))
     assert np.any(draw(5) != draw(6))
     generator = keras.random.SeedGenerator(1)
-    compiled = tf.function(lambda: sample(still, (), prompt, end=END, max_length=30, seed=generator), jit_compile=True)
+    compiled = tf.function(
+        lambda: sample(still, (), prompt, end=END, pad=PAD, max_length=30, seed=generator), jit_compile=True
+    )
     assert np.any(np.asarray(compiled()) != np.asarray(compiled()))
     assert np.any(draw(None) != draw(None))
 
@@ -126,7 +132,7 @@ def test_limits_of_both():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0}, "temperature: expected a number, positive, got 0"),
+        ({"temperature": 0}, "temperature: expected a number, positive and finite, got 0"),
         ({"temperature": -1.0}, "temperature: expected"),
         ({"temperature": float("nan")}, "temperature: expected"),
         ({"temperature": "warm"}, "temperature: expected"),
@@ -135,23 +141,123 @@ def test_limits_of_both():
         ({"top_k": 0}, "top_k: expected a positive integer"),
         ({"top_k": 6}, "top_k: expected at most the 5 tokens"),
         ({"max_length": 0}, "max_length: expected a positive integer, got 0"),
-        ({"min_length": 4}, "min_length: expected an integer from 0 to max_length=3, got 4"),
+        ({"min_length": 4}, "min_length: expected integers from 0 to max_length=3, got 4"),
+        ({"min_length": 1.5}, "min_length: expected integers, got 1.5"),
+        ({"min_length": True}, "min_length: expected integers, got True"),
+        ({"min_length": [0, -1]}, "min_length: expected integers from 0 to max_length=3, got -1"),
+        ({"min_length": [[1], [2]]}, r"min_length: expected integers of shape \(\) or \(2,\), got shape \(2, 1\)"),
+        (
+            {"min_length": [1, 3], "max_lengths": [1, 2]},
+            r"min_length: expected at most max_lengths \[1 2\], row by row",
+        ),
+        ({"max_lengths": [0, 1]}, "max_lengths: expected integers from 1 to max_length=3, got 0"),
+        ({"max_lengths": [3, 4]}, "max_lengths: expected integers from 1 to max_length=3, got 4"),
+        ({"max_lengths": 3}, r"max_lengths: expected integers of shape \(2,\), got shape \(\)"),
+        ({"max_lengths": [1, 2, 3]}, r"max_lengths: expected integers of shape \(2,\), got shape \(3,\)"),
+        ({"max_lengths": [1.0, 2.0]}, "max_lengths: expected integers, got"),
+        ({"max_length": 2.0}, "max_length: expected a positive integer, got 2.0"),
+        ({"end": 1}, "end: expected another token than pad, got 1 for both"),
+        ({"end": -1}, "end: expected a token of the 5 .*, got -1"),
+        ({"end": None}, "end: expected a token, an integer, got None"),
+        ({"pad": 5}, "pad: expected a token of the 5 .*, got 5"),
+        ({"pad": True}, "pad: expected a token, an integer, got True"),
+        ({"allowed": np.ones((3, 5), bool)}, r"allowed: expected booleans of shape .* got bool \(3, 5\)"),
+        ({"prompt": [[1, 5], [1, 1]]}, "prompt: expected tokens 0 .. 4, as the step gives logits for, got 5"),
+        ({"prompt": [[1, 1], [-2, 1]]}, "prompt: expected tokens 0 .. 4, .*, got -2"),
+        ({"prompt": [[1.0]]}, "prompt: expected integer tokens, got float32"),
         ({"end": 5}, "end: expected a token of the 5"),
         ({"allowed": np.ones(4, bool)}, r"allowed: expected booleans of shape \(5,\)"),
         ({"allowed": np.ones(5)}, "allowed: expected booleans"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
-    given = {"end": END, "max_length": 3, **arguments}
-    with pytest.raises((TypeError, ValueError), match=message):
-        sample(still, (), tf.ones((2, 1), "int32"), **given)
-    if not {"temperature", "top_k", "top_p"} & set(arguments):
+    """Of all three decoders, each as far as it has the argument."""
+    given = {"prompt": [[1], [1]], "end": END, "pad": PAD, "max_length": 3, **arguments}
+    decoders = [sample] if {"temperature", "top_k", "top_p"} & set(arguments) else [greedy, sample, beam_search]
+    for decode in decoders:
         with pytest.raises((TypeError, ValueError), match=message):
-            greedy(still, (), tf.ones((2, 1), "int32"), **given)
+            decode(still, (), **given)
 
 
-def test_a_step_that_changes_its_state_is_named():
-    with pytest.raises(ValueError, match="step: expected a state of the structure that it was given"):
-        greedy(
-            lambda w, s: (still(w, s)[0], (*s, s)), (tf.ones((2, 1)),), tf.ones((2, 1), "int32"), end=END, max_length=3
-        )
+def test_a_prompt_that_the_step_cannot_look_up_is_named():
+    """The step itself fails on it, and says nothing of the prompt."""
+    table = tf.eye(5)
+    for prompt in ([[1], [5]], [[1, 1], [1, 7]]):
+        for decode in (greedy, sample, beam_search):
+            with pytest.raises(ValueError, match=r"prompt: expected tokens 0 .. 4, .*, got [57]"):
+                decode(lambda w, s: (tf.gather(table, w), s), (), prompt, end=END, pad=PAD, max_length=3)
+
+
+def test_an_error_of_the_step_itself_comes_through():
+    def broken(tokens, state):
+        raise KeyError("its own")
+
+    for prompt in ([[1]], [[9]]):
+        with pytest.raises(KeyError, match="its own"):
+            greedy(broken, (), prompt, end=END, pad=PAD, max_length=3)
+
+
+STATE = {"a": tf.ones((2, 3)), "b": [tf.zeros((2,), "int32")]}
+STEPS = {  # what a step makes of this state, and what is said of it
+    "structure": (lambda s: (s, s), "step: expected a state of the structure that it was given"),
+    "key": (lambda s: {"a": s["a"], "c": s["b"]}, "step: expected a state of the structure"),
+    "shape": (lambda s: {**s, "a": s["a"][:, :2]}, r"tensor 0 of 2 is float32 \(\d+, 3\), got float32 \(\d+, 2\)"),
+    "axes": (lambda s: {**s, "a": s["a"][..., None]}, r"tensor 0 of 2 .*, got float32 \(\d+, 3, 1\)"),
+    "rows": (lambda s: {**s, "a": s["a"][:1]}, r"tensor 0 of 2 is float32 \(\d+, 3\), got float32 \(1, 3\)"),
+    "type": (lambda s: {**s, "b": [tf.cast(s["b"][0], "float32")]}, r"tensor 1 of 2 is int32 .*, got float32"),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("change", "message"), STEPS.values(), ids=STEPS)
+def test_a_step_that_changes_its_state_is_named(change, message, compiled):
+    for decode in (greedy, sample, beam_search):
+
+        def run(prompt, decode=decode):
+            step = lambda w, s: (still(w, s)[0], change(s))  # noqa: E731
+            return decode(step, STATE, prompt, end=END, pad=PAD, max_length=3)
+
+        with pytest.raises(ValueError, match=message):
+            (tf.function(run, autograph=False) if compiled else run)(tf.ones((2, 1), "int32"))
+
+
+@pytest.mark.parametrize("logits", [tf.ones((5,)), tf.ones((2, 1, 5))])
+def test_logits_of_another_shape_are_named(logits):
+    for decode in (greedy, sample, beam_search):
+        with pytest.raises(ValueError, match=r"step: expected logits \(rows, v\) with v known, got shape"):
+            decode(lambda w, s: (logits, s), (), [[1], [1]], end=END, pad=PAD, max_length=3)
+
+
+# -- limits of each row ------------------------------------------------------------------------------------------------
+
+
+def test_each_row_has_its_own_limits():
+    """END is the likeliest: it comes where the row's minimum lets it, and the row stops at its maximum."""
+    logits = tf.constant([[5.0, 1.0, 2.0, 3.0]])
+    step = lambda w, s: (tf.repeat(logits, tf.shape(w)[0], 0), s)  # noqa: E731
+    prompt = [[2, 1, 1], [2, 3, 1], [2, 2, 2], [2, 1, 1], [2, 2, 3]]
+    expected = [[3, 3, 3, 0, 1], [3, 0, 1, 1, 1], [2, 2, 1, 1, 1], [3, 3, 1, 1, 1], [2, 1, 1, 1, 1]]
+    given = {"end": 0, "pad": 1, "max_length": 5, "max_lengths": [5, 5, 2, 2, 1], "min_length": [4, 0, 2, 2, 0]}
+    given["min_length"][3] = 2
+    given["allowed"] = np.array([[True] * 4] * 3 + [[False, True, True, True]] + [[True] * 4])
+    assert greedy(step, (), prompt, **given).numpy().tolist() == expected
+    assert sample(step, (), prompt, top_k=1, **given).numpy().tolist() == expected
+    assert beam_search(step, (), prompt, width=1, **given)[0][:, 0].numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("decode", [greedy, partial(sample, seed=1), lambda *a, **k: beam_search(*a, **k)[0][:, 0]])
+def test_one_trace_for_all_limits(decode):
+    traces = []
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(prompt, most, least):
+        traces.append(1)
+        limits = {"max_length": 6, "max_lengths": most, "min_length": least}
+        return decode(still, (), prompt, end=END, pad=PAD, allowed=np.arange(5) != 1, **limits)
+
+    for most, least in (([6, 1, 3], [6, 1, 2]), ([2, 5, 6], [2, 5, 6]), ([4, 4, 4], [4, 4, 4])):
+        found = run(tf.fill((3, 1), 2), tf.constant(most), tf.constant(least)).numpy()
+        lengths = (found != PAD).sum(axis=1)
+        assert np.all(lengths <= most)
+        assert np.all(lengths >= least)
+    assert len(traces) == 1

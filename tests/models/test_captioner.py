@@ -32,13 +32,14 @@ def pictures(count=3):
     return np.random.default_rng(2).integers(0, 256, (count, *SHAPE)).astype("uint8")
 
 
-@pytest.mark.parametrize("features_as", ["initial_state", "each_step"])
+@pytest.mark.parametrize("features_as", ["initial_state", "each_step", "attention"])
 def test_generate_agrees_with_teacher_forcing(features_as):
     """Each generated token is the likeliest one after those before it, read off the model as it is trained."""
     model, images = captioner(features_as), pictures()
     tokens = model.generate_tokens(tf.constant(images)).numpy()
     inputs = np.concatenate([np.full((3, 1), START), tokens[:, :-1]], axis=1).astype("int32")
     logits = model((images, inputs)).numpy()
+    logits[:, :, [PAD, START]] = -np.inf  # what no sentence is made of
     real = inputs != PAD
     real &= np.cumsum(inputs == END, axis=1) == 0
     assert real.sum() > 6
@@ -71,8 +72,9 @@ def test_the_extra_term_is_that_of_the_textbook():
     np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("features_as", ["initial_state", "each_step"])
-@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize(
+    ("features_as", "jit"), [("initial_state", True), ("each_step", False), ("attention", True)], ids=str
+)
 def test_learns_three_pictures_by_heart(features_as, jit):
     keras.utils.set_random_seed(3)
     model, images = (
@@ -138,10 +140,50 @@ def test_any_encoder(tmp_path):
     assert keras.models.load_model(tmp_path / "model.keras").generate(images) == model.generate(images)
 
 
+def test_where_it_looks():
+    """The places, rows of the map first; a place that a picture has changed in is what is read of it."""
+    model, images = captioner("attention"), pictures()
+    assert model.map_shape == (6, 6)
+    weights = model.alignment(images, SENTENCES)
+    assert weights.shape == (3, 9, 6, 6)
+    np.testing.assert_allclose(weights.sum((2, 3)), 1, rtol=1e-5)
+    features = model.encoder(images.astype("float32")).numpy()
+    _, (memory,) = model.start(features)
+    np.testing.assert_allclose(memory[:, 6 * 2 + 3, :-2], features[:, 2, 3])
+    np.testing.assert_allclose(memory[0, 6 * 2 + 3, -2:], [-0.2, 0.2], atol=1e-6)  # down, across
+    with pytest.raises(ValueError, match="sentences: expected 3, one per picture, got 1"):
+        model.alignment(images, SENTENCES[:1])
+    with pytest.raises(ValueError, match="features_as: expected 'attention'"):
+        captioner().alignment(images, SENTENCES)
+
+
+def test_penalty_of_places_left_out():
+    """Xu et al. (2015), from the alignments that the model shows; the last word of a row has no step after it."""
+    model, images = captioner("attention", attention_penalty=0.3), pictures()
+    tokens = np.array(model.vocabulary.encode(SENTENCES))[:, :-1]
+    model((images, tokens))
+    seen = np.zeros((3, 6, 6))
+    weights = model.alignment(images, SENTENCES)
+    for row in range(3):
+        seen[row] = weights[row, tokens[row] != PAD].sum(0)
+    np.testing.assert_allclose(model.losses, [0.3 * np.mean(np.sum((1 - seen) ** 2, axis=(1, 2)))], rtol=1e-4)
+    again = ImageCaptioner.from_config(model.get_config())
+    assert again.attention_penalty == 0.3
+    assert not captioner("attention").losses
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "name"),
     [
-        ({"features_as": "attention"}, ValueError, "features_as"),
+        ({"features_as": "everywhere"}, ValueError, "features_as"),
+        ({"attention_penalty": 1.0}, ValueError, "attention_penalty"),
+        ({"attention_penalty": -1.0, "features_as": "attention"}, ValueError, "attention_penalty"),
+        ({"attention_penalty": "1", "features_as": "attention"}, TypeError, "attention_penalty"),
+        (
+            {"encoder": keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()]), "features_as": "attention"},
+            ValueError,
+            "encoder",
+        ),
         ({"cell": keras.layers.LSTMCell(3)}, TypeError, "cell"),
         ({"dropout": 1.0}, ValueError, "dropout"),
         ({"max_length": 0}, ValueError, "max_length"),

@@ -1,0 +1,296 @@
+"""From one sequence of tokens to another: an encoder, a bridge, and a decoder that may read what was encoded."""
+
+import itertools
+import numbers
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_seq.cells import AttentionCell, GRUCell
+from keras_seq.cells.arguments import positive_integer, rate
+from keras_seq.decoding.sampling import drawn_tokens
+from keras_seq.engine import collecting
+from keras_seq.layers import GRU, RNN, Bidirectional
+from keras_seq.layers.parts import check_part, last_real, reads_constants, run
+from keras_seq.layers.stepwise import Prepared
+from keras_seq.models.generation import Writer
+from keras_seq.models.vocabulary import Vocabulary
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Seq2Seq(Writer, keras.Model):
+    """A sequence of one vocabulary translated into one of another (Sutskever et al. 2014; Cho et al. 2014).
+
+        m_1 .. m_s, s = encoder(E_x x_1 .. x_s);   s_0 = tanh(s W + b)  (the bridge, one for each state of the decoder)
+        h_t, s_t = decoder(E_y y_{t-1}, s_{t-1}; m_1 .. m_s),   P(y_t) = softmax(h_t V + b),   y_0 = START
+
+    With attention the decoder is a layer whose cell is an `AttentionCell`, or a stack with one; it then reads the outputs m of
+    the encoder, padding masked. Without, the states alone carry the source over. It is a Keras model of
+    `(source tokens (b, s), target tokens (b, t))` to logits (b, t, v), trained with teacher forcing: inputs
+    START y_1 .. y_n, targets y_1 .. y_n END.
+
+        model.compile("adam")
+        model.fit(dataset.batch(64).map(model.example))     # of pairs of strings
+
+    Scheduled sampling (Bengio et al. 2015): with `teacher_forcing` e below 1, at each place of a training batch the decoder
+    is fed the true token with probability e, else one drawn from what it said itself. The tokens are chosen in a first pass,
+    without dropout, inside the compiled training step; the gradient is that of the second pass, on these tokens. No gradient
+    goes through the choice, as in the paper.
+
+    Args:
+        source: the `Vocabulary` that is read.
+        target: the one that is written.
+        encoder: a sequence layer of keras_seq with return_sequences=True, default `Bidirectional(GRU(64))`.
+        decoder: a sequence layer of keras_seq that can be run by steps, with return_sequences=True; default
+            `RNN(AttentionCell(GRUCell(64), output_units=64))`.
+        embedding_size: width of the vectors of tokens, on both sides.
+        dropout: share of these and of the decoder's outputs dropped in training.
+        teacher_forcing: e, a number in [0, 1], or a function of the training step such as those of
+            `keras.optimizers.schedules` and `InverseSigmoidDecay`.
+        max_length: the most tokens that `generate` gives, END included.
+        pad_to: positive integer, or a pair for source and target: token arrays are padded to multiples of it, so that not
+            every batch has a shape of its own to be compiled for.
+        **kwargs: `name`, `dtype`.
+
+    Raises:
+        TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of their
+            vocabulary too, where their values are known.
+
+    Example:
+
+    ```python
+    from keras_seq.models import Seq2Seq, Vocabulary
+    model = Seq2Seq(Vocabulary(["a", "b"], "characters"), Vocabulary(["A", "B"], "characters"), embedding_size=8)
+    inputs, targets = model.example(["ab", "ba", "aab"], ["BA", "AB", "BAA"])    # what `fit` takes
+    texts = model.generate(["abb", "b"], decoder="beam", width=3)                # two strings
+    weights = model.alignment(["abb"], ["BB"])                                   # what was read: (1, 3, 4)
+    ```
+    """
+
+    def __init__(
+        self,
+        source,
+        target,
+        encoder=None,
+        decoder=None,
+        embedding_size=64,
+        dropout=0.0,
+        teacher_forcing=1.0,
+        max_length=50,
+        pad_to=8,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, vocabulary in (("source", source), ("target", target)):
+            if not isinstance(vocabulary, Vocabulary):
+                raise TypeError(f"{name}: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
+        if encoder is None:
+            encoder = Bidirectional(GRU(64, return_sequences=True))
+        if decoder is None:
+            decoder = RNN(AttentionCell(GRUCell(64), output_units=64), return_sequences=True)
+        for name, part in (("encoder", encoder), ("decoder", decoder)):
+            check_part(name, part)
+            if not part.return_sequences:
+                raise ValueError(f"{name}: expected return_sequences=True, got {part.name} without")
+        if decoder.not_stepwise:
+            raise ValueError(f"decoder: expected a layer that can be run step by step; {decoder.not_stepwise}")
+        if getattr(encoder, "subsampling", 1) != 1:
+            raise ValueError(f"encoder: expected as many outputs as inputs, got {encoder.name}, one of several")
+        if not isinstance(teacher_forcing, Schedule):
+            teacher_forcing = _share("teacher_forcing", teacher_forcing)
+        self.source, self.target, self.encoder, self.decoder = source, target, encoder, decoder
+        self.embedding_size = positive_integer("embedding_size", embedding_size)
+        self.dropout = rate("dropout", dropout)
+        self.teacher_forcing = teacher_forcing
+        self.max_length = positive_integer("max_length", max_length)
+        self.pad_to = pad_to
+        pair = pad_to if isinstance(pad_to, (tuple, list)) else (pad_to, pad_to)
+        if len(pair) != 2:
+            raise ValueError(f"pad_to: expected a positive integer or two of them, got {pad_to!r}")
+        self._multiples = tuple(positive_integer("pad_to", n) for n in pair)
+
+        self.source_embedding = layers.Embedding(len(source), self.embedding_size)
+        self.target_embedding = layers.Embedding(len(target), self.embedding_size)
+        self.drop = layers.Dropout(self.dropout)
+        self.bridges = [layers.Dense(n, "tanh") for n in decoder.state_size]
+        self.readout = layers.Dense(len(target))
+        self.attends = reads_constants(decoder)
+        self._build_parts()
+
+    @property
+    def vocabulary(self):
+        """Of what it writes."""
+        return self.target
+
+    def _build_parts(self):
+        """Build every part now, so that weights can be loaded into a model that has not run yet."""
+        words = (None, None, self.embedding_size)
+        self.source_embedding.build((None, None))
+        self.target_embedding.build((None, None))
+        if not self.encoder.built:
+            self.encoder.build(words)
+        width = self.encoder.output_width
+        if not self.decoder.built:
+            self.decoder.build(words, **({"constants_shape": [(None, None, width)]} if self.attends else {}))
+        states = sum(self.encoder.state_size) if getattr(self.encoder, "state_size", None) else width
+        for bridge in self.bridges:
+            bridge.build((None, states))
+        self.readout.build((None, None, self.decoder.output_width))
+        self.training_step = self.add_weight(name="training_step", shape=(), dtype="int32", trainable=False)
+        self.seed_generator.state  # noqa: B018 (made outside of any graph)
+        self.built = True
+
+    # -- the model of (source, target) -----------------------------------------------------------------------------------
+
+    def encode(self, tokens, training=False):
+        """`(initial states of the decoder, constants)` from source tokens (b, s)."""
+        self.source.check("source tokens", tokens)
+        mask = ops.not_equal(tokens, self.source.pad)
+        words = self.drop(self.source_embedding(tokens), training=training)
+        memory, states = run(self.encoder, words, mask=mask)
+        found = ops.concatenate(states, axis=-1) if states else last_real(memory, mask)
+        constants = [memory, self.encoder.compute_mask(words, mask)] if self.attends else None
+        return [bridge(found) for bridge in self.bridges], constants
+
+    def call(self, inputs, training=False):
+        source, target = inputs
+        self.target.check("target tokens", target)
+        states, constants = self.encode(source, training)
+        if training and self.teacher_forcing != 1.0:
+            target = self._mixed(target, states, constants)
+        words = self.drop(self.target_embedding(target), training=training)
+        mask = ops.not_equal(target, self.target.pad)
+        outputs, _ = run(self.decoder, words, states, mask, constants)
+        return self.readout(self.drop(outputs, training=training))
+
+    def _mixed(self, target, states, constants):
+        """The target tokens, some exchanged for what the decoder, fed with these, draws itself."""
+        share = self.teacher_forcing
+        if isinstance(share, Schedule):
+            share = ops.cast(share(self.training_step.value), "float32")
+            self.training_step.assign_add(1)
+        shape = ops.shape(target)
+        true = keras.random.uniform(shape, seed=self.seed_generator) < share
+        uniform = keras.random.uniform(shape, seed=self.seed_generator)
+        state, constants = self._started(states, constants, shape[0])
+
+        def advance(index, token, mixed, *flat):
+            logits, new = self.next_token(token, keras.tree.pack_sequence_as(state, list(flat)), constants)
+            drawn = drawn_tokens(ops.cast(logits, "float32"), ops.take(uniform, index, axis=1)[:, None])
+            given = ops.take(target, index, axis=1)
+            keep = ops.logical_or(ops.take(true, index, axis=1), given == self.target.pad)
+            token = ops.where(keep, given, ops.cast(drawn, given.dtype))
+            mixed = ops.where(ops.arange(shape[1]) == index, token[:, None], mixed)
+            return index + 1, token, mixed, *keras.tree.flatten(new)
+
+        start = (ops.convert_to_tensor(1, dtype="int32"), target[:, 0], target, *keras.tree.flatten(state))
+        mixed = ops.while_loop(lambda index, *_: index < shape[1], advance, start)[2]
+        return ops.stop_gradient(mixed)
+
+    def tokens(self, source, target=None):
+        """int32 tokens of strings (b,), padded to multiples of `pad_to`: those of `source`, or of both."""
+        found = self._padded(self.source.encode(source, start=False), self.source.pad, self._multiples[0])
+        if target is None:
+            return found
+        # one more than the model reads: the first is read and not asked for, the last asked for and not read
+        return found, self._padded(self.target.encode(target), self.target.pad, self._multiples[1], 1)
+
+    def example(self, source, target):
+        """A training batch for `fit`, for use in `tf.data`: `((source tokens, tokens in), targets)` of strings (b,)."""
+        source, target = self.tokens(source, target)
+        return (source, target[:, :-1]), target[:, 1:]
+
+    @staticmethod
+    def _padded(tokens, pad, multiple, more=0):
+        missing = (more - tf.shape(tokens)[1]) % multiple
+        return tf.pad(tokens, [[0, 0], [0, missing]], constant_values=pad)
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    def _started(self, states, constants, batch):
+        """`(state, constants)` of `next_token`."""
+        state = {"decoder": self.decoder.initial_state(batch, states)}
+        if not self.attends:
+            return state, ()
+        memory, mask = constants
+        # what has been read of each place; as much as can be where there is none to read
+        state["coverage"] = ops.cast(ops.logical_not(mask), "float32")
+        return state, tuple(self.decoder.prepared([memory, mask]))
+
+    def begin(self, inputs, batch):
+        return self._started(*self.encode(inputs), batch)
+
+    def next_token(self, tokens, state, constants):
+        further = {"constants": Prepared(constants)} if self.attends else {}
+        with collecting(only=("alignment",)) as found:
+            output, decoder = self.decoder.step(self.target_embedding(tokens), state["decoder"], **further)
+        new = {"decoder": decoder}
+        if self.attends:
+            new["coverage"] = state["coverage"] + ops.cast(found["alignment"], "float32")
+        return self.readout(output), new
+
+    def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+        if options.get("coverage_penalty"):
+            if not self.attends:
+                raise ValueError("coverage_penalty: expected 0 for a decoder without attention")
+            options = {"coverage": lambda state: state["coverage"], **options}
+        return super().generate_tokens(inputs, prompt, decoder, **options)
+
+    def generate(self, sources, prompts=None, decoder="greedy", **options):
+        """Strings for strings, compiled, each stopped at END.
+
+        Args:
+            sources: list of b strings.
+            prompts: how each text begins, a list of b strings, or None.
+            decoder: "greedy", "sample" or "beam".
+            **options: of the decoder in `keras_seq.decoding`.
+
+        Returns:
+            A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
+        """
+        sources = list(sources)
+        prompts = [""] * len(sources) if prompts is None else list(prompts)
+        return self.written(self.tokens(sources), prompts, decoder, options)
+
+    def alignment(self, sources, targets):
+        """What an attending decoder reads while it writes these strings: weights (b, t, s), t tokens with END, s with END."""
+        if not self.attends:
+            raise ValueError(f"decoder: expected one with attention, got {self.decoder.name}")
+        source = self.source.encode(sources, start=False)
+        target = self.target.encode(targets)
+        state, constants = self.begin(source, ops.shape(source)[0])
+        read = [state["coverage"]]
+        for t in range(target.shape[1] - 1):
+            _, state = self.next_token(target[:, t], state, constants)
+            read.append(state["coverage"])
+        return ops.convert_to_numpy(ops.stack([b - a for a, b in itertools.pairwise(read)], axis=1))
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Write a SavedModel for service; other formats as in Keras.
+
+        Its endpoints decode greedily: `serve` takes source tokens, int32 (b, s) with any b and s, and gives tokens, int32
+        (b, max_length); `texts` strings (b,) for strings (b,).
+        """
+        if format != "tf_saved_model":
+            return super().export(filepath, format=format, **kwargs)
+        tokens = [tf.TensorSpec((None, None), tf.int32, name="tokens")]
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        archive.add_endpoint("serve", self.generate_tokens, input_signature=tokens)
+        archive.add_endpoint(
+            "texts",
+            lambda texts: self.target.decode(self.generate_tokens(self.tokens(texts))),
+            input_signature=[tf.TensorSpec((None,), tf.string, name="texts")],
+        )
+        return archive.write_out(filepath, **kwargs)
+
+
+def _share(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number in [0, 1] or a schedule of Keras, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1] or a schedule of Keras, got {value!r}")
+    return float(value)
