@@ -37,6 +37,10 @@ STRUCTURES = [
     "MaskedMax()",
     "LastStep()",
 ]
+READERS = [
+    "AttentionCell(GRUCell(4), output_units=3, input_feeding=True)",
+    "AttentionCell(LSTMCell(4), query='after', score='multi_head', heads=2)",
+]
 X, TARGETS = (np.random.default_rng(0).normal(size=(3, 5, n)).astype("float32") for n in (2, 3))
 MASK = np.array([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], "bool")
 
@@ -74,6 +78,16 @@ def structure(expression, x, mask):
                 y, state = stream.step(x[:, t], state)
             found.append(y)
     return [np.asarray(v) for v in found]
+
+def reader(expression, x, memory, mask):
+    # all that it gives, from a memory under a mask that hides all of it in one row
+    layer = keras_seq.RNN(eval(expression, vars(keras_seq)), return_sequences=True, return_internals=True)
+    layer.build(x.shape, constants_shape=[memory.shape])
+    rng = np.random.default_rng(1)
+    for w in layer.weights:
+        if "float" in w.dtype:
+            w.assign(0.5 * rng.normal(size=w.shape))
+    return [np.asarray(v) for v in keras.tree.flatten(layer(x, constants=[memory, mask]))]
 """
 
 CODE = """
@@ -91,6 +105,12 @@ for i, expression in enumerate(eval(sys.argv[3])):
     found = structure(expression, data["x"], data["mask"])
     for j, value in enumerate(found):
         np.testing.assert_allclose(value, data[f"s{i} {j}"], atol=1e-5, err_msg=f"{expression} {j}")
+    print(expression, len(found))
+
+for i, expression in enumerate(eval(sys.argv[4])):
+    found = reader(expression, data["x"], data["targets"], data["mask"])
+    for j, value in enumerate(found):
+        np.testing.assert_allclose(value, data[f"r{i} {j}"], atol=1e-5, err_msg=f"{expression} {j}")
     print(expression, len(found))
 
 rng = np.random.default_rng(0)
@@ -124,10 +144,20 @@ def test_jax_is_served_by_the_loop_of_keras(tmp_path):
         found = scope["structure"](expression, X, MASK)
         expected |= {f"s{i} {j}": value for j, value in enumerate(found)}
         counts.append(f"{expression} {len(found)}")
+    for i, expression in enumerate(READERS):
+        found = scope["reader"](expression, X, TARGETS, MASK)
+        expected |= {f"r{i} {j}": value for j, value in enumerate(found)}
+        counts.append(f"{expression} {len(found)}")
     np.savez(tmp_path / "expected.npz", **expected)
     root = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
-    code = [sys.executable, "-c", COMMON + CODE, str(tmp_path / "expected.npz"), repr(MEMORIES), repr(STRUCTURES)]
+    code = [
+        sys.executable,
+        "-c",
+        COMMON + CODE,
+        str(tmp_path / "expected.npz"),
+        *map(repr, (MEMORIES, STRUCTURES, READERS)),
+    ]
     done = subprocess.run(code, capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines() == [*counts, "fitted on jax"], done.stderr[-3000:]
     assert keras_seq.engine.scan is not None

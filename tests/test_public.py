@@ -57,7 +57,18 @@ SURFACE = {
         "mu_law_encode",
         "streaming",
     ],
-    "keras_seq.decoding": ["beam_search", "feed_back", "greedy", "sample"],
+    "keras_seq.decoding": [
+        "CTCLoss",
+        "beam_search",
+        "ctc_align",
+        "ctc_beam_search",
+        "ctc_check_labels",
+        "ctc_greedy",
+        "ctc_loss",
+        "feed_back",
+        "greedy",
+        "sample",
+    ],
     "keras_seq.models": ["ImageCaptioner", "InverseSigmoidDecay", "Seq2Seq", "Vocabulary", "small_encoder"],
     "keras_seq.datasets": ["DrawnScenes", "HumanDates", "caption_folder"],
     "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals"],
@@ -90,7 +101,9 @@ def test_docstrings_are_there_and_their_examples_run(module, name):
         exec(compile(block, f"example of {name}", "exec"), {})
 
 
-@pytest.mark.parametrize("module", ["keras_seq.datasets.dates", "keras_seq.datasets.scenes", "keras_seq.metrics.captions"])
+@pytest.mark.parametrize(
+    "module", ["keras_seq.datasets.dates", "keras_seq.datasets.scenes", "keras_seq.metrics.captions"]
+)
 def test_doctests(module):
     failed, attempted = doctest.testmod(importlib.import_module(module))
     assert attempted

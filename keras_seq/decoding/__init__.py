@@ -1,8 +1,22 @@
 """From scores to sequences."""
 
 from keras_seq.decoding.beam import beam_search
+from keras_seq.decoding.ctc import CTCLoss, ctc_check_labels, ctc_loss
+from keras_seq.decoding.ctc_align import ctc_align
+from keras_seq.decoding.ctc_beam import ctc_beam_search, ctc_greedy
 from keras_seq.decoding.feedback import feed_back
 from keras_seq.decoding.greedy import greedy
 from keras_seq.decoding.sampling import sample
 
-__all__ = ["beam_search", "feed_back", "greedy", "sample"]
+__all__ = [
+    "CTCLoss",
+    "beam_search",
+    "ctc_align",
+    "ctc_beam_search",
+    "ctc_check_labels",
+    "ctc_greedy",
+    "ctc_loss",
+    "feed_back",
+    "greedy",
+    "sample",
+]

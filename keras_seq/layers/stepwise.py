@@ -131,7 +131,10 @@ def over_real_steps(function, sequences, mask, zero_output=False, every=1):
 def skipped_mask(mask, every):
     """The mask of what `over_real_steps` gives of every n-th step: as many at the start of a row as there are."""
     count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
-    return ops.arange(0, ops.shape(mask)[1], every) < count
+    places = (
+        ops.cumsum(ops.ones_like(mask[:, ::every], dtype="int32"), axis=1) - 1
+    )  # of a mask of any length, symbolic too
+    return ops.less(every * places, count)
 
 
 def fits(shape, expected):

@@ -308,3 +308,14 @@ def test_unknown_arguments_are_refused():
         given = {"filters": 2, "units": 2, "layer": RNN(GRUCell(2)), "layers": [RNN(GRUCell(2))]}[first]
         with pytest.raises((TypeError, ValueError), match="wrong"):
             cls(given, **({"delays": 2} if cls is TDNN else {}), wrong=1)
+
+
+@pytest.mark.parametrize("steps", [7, None])
+def test_every_other_step_of_a_masked_model(steps):
+    """A memory above a layer that subsamples gets its mask, in a model of a known length and of an unknown one."""
+    below, memory = TDNN(4, context=[-1, 0, 1], subsampling=2), keras_seq.LSTM(3)
+    model = keras.Sequential([keras.Input((steps, 2)), keras.layers.Masking(), below, memory])
+    x = np.random.default_rng(0).normal(size=(3, 7, 2)).astype("float32")
+    mask = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]], bool)
+    expected = memory(below(x, mask=mask), mask=np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool))
+    np.testing.assert_allclose(model(np.where(mask[:, :, None], x, 0)), expected, atol=1e-6)

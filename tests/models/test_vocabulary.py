@@ -54,9 +54,55 @@ def test_in_a_data_pipeline_and_a_graph():
     assert back.numpy().tolist() == vocabulary.decode(vocabulary.encode(SENTENCES)).numpy().tolist()
 
 
+def test_characters_as_they_are():
+    vocabulary = Vocabulary.of(["Hé\n", "lo "], split="characters")
+    assert vocabulary.words == ["\n", " ", "H", "l", "o", "é"]
+    tokens = vocabulary.encode(["oHé\n", " "], end=False)
+    assert tokens.numpy().tolist() == [[START, 8, 6, 9, 4], [START, 5, PAD, PAD, PAD]]
+    assert [t.decode() for t in vocabulary.decode(tokens).numpy()] == ["oHé\n", " "]
+    with pytest.warns(UserWarning, match="1 characters are not in the vocabulary and become"):
+        assert vocabulary.decode(vocabulary.encode(["Ho!"])).numpy().tolist() == [b"Ho[UNK]"]
+
+
+def test_a_list_with_special_tokens_of_its_own():
+    """Keeps its numbers, wherever these stand in it."""
+    special = ("<pad>", "<unk>", "<s>", "</s>")
+    vocabulary = Vocabulary(["<s>", "Ab", "</s>", "<pad>", "b,", "<unk>"], split="spaces", special=special)
+    assert (vocabulary.pad, vocabulary.unknown, vocabulary.start, vocabulary.end, len(vocabulary)) == (3, 5, 0, 2, 6)
+    with pytest.warns(UserWarning, match="become <unk>"):
+        tokens = vocabulary.encode(["Ab  b, ab", "b,"])
+    assert tokens.numpy().tolist() == [[0, 1, 4, 5, 2], [0, 4, 2, 3, 3]]
+    assert vocabulary.decode(tokens).numpy().tolist() == [b"Ab b, <unk>", b"b,"]
+
+
 def test_config_survives():
-    vocabulary = Vocabulary.of(SENTENCES)
-    assert Vocabulary.from_config(vocabulary.get_config()).words == vocabulary.words
+    for split in ("words", "spaces", "characters"):
+        vocabulary = Vocabulary.of(SENTENCES, split=split)
+        again = Vocabulary.from_config(vocabulary.get_config())
+        assert (again.words, again.split, again.special) == (vocabulary.words, split, vocabulary.special)
+
+
+@pytest.mark.parametrize("tokens", [[[4, 99]], [[-1]], [[1.0]]])
+def test_tokens_that_are_none_are_named(tokens):
+    with pytest.raises(ValueError, match=r"tokens: expected integers from 0 to \d+, got"):
+        Vocabulary.of(SENTENCES).decode(tokens)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"split": "letters"}, "split: expected one of"),
+        ({"special": ("", "?", "<s>", "<s>")}, "special: expected four different strings"),
+        ({"special": ("", "?", "<s>")}, "special: expected four different strings"),
+        ({"words": ["", "[UNK]", "[START]", "a"]}, r"words: expected none or all .* got no \['\[END\]'\]"),
+        ({"words": ["[UNK]", "[START]", "[END]", "a"]}, r"words: expected none or all .* got no \[''\]"),
+        ({"words": ["", "[UNK]", "[START]", "[END]"]}, "words: expected one or more"),
+    ],
+    ids=str,
+)
+def test_wrong_special_tokens_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Vocabulary(**{"words": ["a"], **arguments})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,203 @@
+"""Connectionist temporal classification: labels whose places among the frames are not known."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_seq.cells.arguments import boolean
+from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, states_of, to_front
+from keras_seq.decoding.tokens import token
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class CTCLoss(keras.losses.Loss):
+    """The loss of connectionist temporal classification (Graves et al. 2006), under masks.
+
+        loss = -log sum_{paths} prod_t softmax(logits_t)[path_t],   over all paths that collapse to the labels
+
+    A path gives each frame a label or the blank; it collapses by taking equal neighbours together and blanks out. The
+    forward algorithm sums over all paths in log space, the backward algorithm gives the exact gradient, `softmax - share
+    of each symbol`; both are one loop of `keras.ops` that compiles under XLA and keeps float64.
+
+    Frames hidden by the Keras mask of the predictions (that of a `Masking` or an `Embedding`, which the layers here carry
+    along) do not count, wherever they stand: the loss of a row is that of its visible frames alone, and none of what is
+    hidden gets a gradient. `keras.losses.CTC` reads no mask and counts every frame.
+
+    Labels that no path gives, because they and the blanks between equal neighbours are more than the visible frames, or
+    because they lie outside the vocabulary, have the loss inf and send no gradient. `ctc_check_labels` finds them before
+    training; `zero_infinity` is for those who want to train on the others regardless.
+
+    Choices that the paper leaves open: a row without labels is asked for blanks alone; the loss of a row is not divided by
+    its number of labels; the blank is an index of the reader's choice, by default 0 as in Keras.
+
+    Args:
+        blank: the index of the blank among the v logits. In the labels it is the padding: blanks are left out, wherever
+            they stand.
+        zero_infinity: whether a row whose labels no path gives counts as 0 rather than as inf.
+        reduction, name: as in `keras.losses.Loss`; the mean over rows by default.
+        dtype: "float32" or "float64"; None for `keras.config.floatx()`.
+
+    Call arguments:
+        y_true: labels (b, n), integers.
+        y_pred: logits (b, t, v), before any softmax.
+        sample_weight: (b,).
+
+    Raises:
+        TypeError, ValueError: a blank that is no index of a logit, a dtype of less than 32 bits, labels that are not (b, n)
+            or, in eager mode, lie outside the vocabulary, logits that are not (b, t, v).
+
+    Example:
+
+    ```python
+    import keras
+    import keras_seq
+    from keras_seq.decoding import CTCLoss
+    model = keras.Sequential([
+        keras.layers.Masking(), keras_seq.LSTM(16, return_sequences=True), keras.layers.Dense(5)
+    ])
+    model.compile("adam", CTCLoss(), jit_compile=True)
+    x, labels = keras.random.normal((8, 20, 3)), keras.random.randint((8, 4), 1, 5)
+    history = model.fit(x, labels, verbose=0)
+    ```
+    """
+
+    def __init__(self, blank=0, zero_infinity=False, reduction="sum_over_batch_size", name="ctc", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
+        self.blank = token("blank", blank)
+        if blank < 0:
+            raise ValueError(f"blank: expected an integer of at least 0, got {blank}")
+        self.zero_infinity = boolean("zero_infinity", zero_infinity)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Keras would weight the loss of each row by the mask of its frames, which has another shape
+        mask = getattr(y_pred, "_keras_mask", None)
+        y_pred = {"logits": y_pred} if mask is None else {"logits": y_pred, "mask": mask}
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        mask = y_pred.get("mask")
+        mask = None if mask is None else ops.cast(mask, "bool")
+        losses = ctc_loss(y_true, y_pred["logits"], mask, self.blank)
+        return ops.where(ops.isinf(losses), 0.0, losses) if self.zero_infinity else losses
+
+    def get_config(self):
+        own = {"blank": self.blank, "zero_infinity": self.zero_infinity, "dtype": self.dtype}
+        return {**super().get_config(), **own}
+
+
+def ctc_loss(labels, logits, mask=None, blank=0):
+    """The loss of each row, as `CTCLoss` says, with a mask that is given.
+
+    Args:
+        labels: integers (b, n); the blank is padding, wherever it stands.
+        logits: tensor (b, t, v), before any softmax.
+        mask: boolean (b, t), True for the frames that count; None for all.
+        blank: the index of the blank.
+
+    Returns:
+        (b,), in the type of the logits, float32 at least. inf where no path gives the labels.
+
+    Raises:
+        TypeError, ValueError: a blank that is no index of a logit, logits that are not (b, t, v), a mask that is not (b, t),
+            labels that are not (b, n) or, in eager mode, lie outside the vocabulary.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.decoding import ctc_loss
+    logits = np.log([[[0.6, 0.4], [0.5, 0.5]]])              # two frames; blank, label 1
+    print(np.exp(-ctc_loss(np.array([[1]]), logits)))       # 0.7 = 0.6 * 0.5 + 0.4 * 0.5 + 0.4 * 0.5
+    ```
+    """
+    logits, visible = check_frames(logits, mask, blank)
+    labels = check_labels(labels, logits)
+    labels, count, _ = to_front(labels, labels != blank, blank)
+    symbols, first, last, label = states_of(labels, count, blank)
+    seen = ops.transpose(visible)
+
+    def negative_log(logits):
+        emissions = emitted(logits, symbols)
+        _, final, forward = lattice(emissions, symbols, blank, first, seen, ops.logsumexp)
+        total = ops.logsumexp(ops.where(ops.logical_or(last, label), final, -float("inf")), axis=1)
+
+        def gradient(*upstream, **given):
+            (upstream,) = upstream or (given["upstream"],)
+            # the backward algorithm is the forward one on all turned round, begun in the last state
+            turned = [ops.flip(x, axis=1) for x in (symbols, last)]
+            _, _, backward = lattice(
+                ops.flip(emissions, axis=(0, 2)), turned[0], blank, turned[1], ops.flip(seen, axis=0), ops.logsumexp
+            )
+            backward = ops.flip(backward, axis=(0, 2))
+            possible = ops.logical_and(seen, total > -float("inf"))[:, :, None]
+            reached = ops.logical_and(forward > -float("inf"), backward > -float("inf"))
+            through = ops.exp(forward + backward - emissions - total[:, None])
+            shares = ops.where(ops.logical_and(possible, reached), through, 0.0)
+            shares = ops.einsum("tbs,bsv->btv", shares, ops.one_hot(symbols, logits.shape[-1], dtype=logits.dtype))
+            slopes = ops.where(ops.transpose(possible, (1, 0, 2)), ops.softmax(logits, axis=-1) - shares, 0.0)
+            return slopes * upstream[:, None, None]
+
+        return -total, gradient
+
+    return ops.custom_gradient(negative_log)(logits)
+
+
+def ctc_check_labels(labels, frames, vocabulary=None, blank=0):
+    """A ValueError if some labels need more frames than there are, or lie outside the vocabulary: before training.
+
+    A path gives n labels in `n + (number of labels equal to the one before)` frames at the least, as a blank must stand
+    between equal ones. What asks for more has the loss inf.
+
+    Args:
+        labels: integers (b, n), an array; the blank is padding.
+        frames: what there is for each row after all subsampling: a boolean mask (b, t), the numbers of frames (b,), or one
+            integer.
+        vocabulary: v, the number of logits, blank included; None to let the largest label be what it is.
+        blank: the index of the blank.
+
+    Returns:
+        The least number of frames that each row needs, int64 (b,).
+
+    Raises:
+        ValueError: it says how many rows are wrong and names the first.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.decoding import ctc_check_labels
+    print(ctc_check_labels(np.array([[3, 3, 1], [2, 0, 0]]), frames=4))     # [4 1]
+    ```
+    """
+    labels, frames = np.asarray(labels), np.asarray(frames)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels: expected integers of shape (b, n), got {labels.dtype} {labels.shape}")
+    frames = frames.sum(1) if frames.dtype == bool and frames.ndim == 2 else frames
+    if frames.shape not in ((), labels.shape[:1]) or not np.issubdtype(frames.dtype, np.integer):
+        raise ValueError(
+            f"frames: expected a boolean mask (b, t) or integers of shape () or {labels.shape[:1]}, "
+            f"got {frames.dtype} {frames.shape}"
+        )
+    outside = np.any((labels < 0) | (labels >= (np.inf if vocabulary is None else vocabulary)), axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        expected = "of at least 0" if vocabulary is None else f"from 0 to {vocabulary - 1}"
+        raise ValueError(
+            f"labels: expected integers {expected}; {outside.sum()} of {len(labels)} rows have others, "
+            f"the first is row {row}: {labels[row].tolist()}"
+        )
+    rows = [row[row != blank] for row in labels]
+    counts = np.array([len(row) for row in rows], "int64")
+    repeats = np.array([np.sum(row[1:] == row[:-1]) for row in rows], "int64")
+    frames = np.broadcast_to(frames, counts.shape)
+    wrong = counts + repeats > frames
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"labels: {wrong.sum()} of {len(labels)} rows need more frames than they have, the first is row {row}: "
+            f"{counts[row]} labels, {repeats[row]} of them equal to the one before, need "
+            f"{counts[row] + repeats[row]} frames, got {frames[row]}"
+        )
+    return counts + repeats

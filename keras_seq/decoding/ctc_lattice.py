@@ -1,0 +1,111 @@
+"""What CTC's loss, decoders and alignment share: the ways through labels and blanks, and checks of what is given.
+
+The lattice of n labels has s = 2 n + 1 states: blank, label, blank, label, .., blank. From frame to frame a path stays, goes on
+by one, or leaves out a blank between different labels. It begins before the first frame in the first state, and ends in the
+last one or the last label.
+"""
+
+import numpy as np
+from keras import backend, ops
+
+from keras_seq.decoding.tokens import known, token
+from keras_seq.layers.stepwise import fits
+
+
+def check_frames(logits, mask, blank):
+    """`(logits (b, t, v), float32 at least; visible (b, t))`."""
+    logits = ops.convert_to_tensor(logits)
+    if len(logits.shape) != 3 or not logits.shape[-1] or logits.shape[1] == 0:
+        raise ValueError(f"logits: expected shape (b, t, v) with t of 1 or more, got {tuple(logits.shape)}")
+    logits = logits if backend.standardize_dtype(logits.dtype) == "float64" else ops.cast(logits, "float32")
+    size = logits.shape[-1]
+    if not 0 <= token("blank", blank) < size:
+        raise ValueError(f"blank: expected the index of one of the {size} logits, got {blank!r}")
+    if mask is None:
+        return logits, ops.ones(ops.shape(logits)[:2], dtype="bool")
+    mask = ops.convert_to_tensor(mask)
+    if not fits(mask.shape, logits.shape[:2]) or backend.standardize_dtype(mask.dtype) != "bool":
+        got = f"{backend.standardize_dtype(mask.dtype)} {tuple(mask.shape)}"
+        raise ValueError(f"mask: expected booleans of shape {tuple(logits.shape[:2])}, got {got}")
+    return logits, mask
+
+
+def check_labels(labels, logits):
+    """The labels (b, n) as int32; a ValueError for values outside the vocabulary where they can be seen."""
+    labels = ops.convert_to_tensor(labels)
+    if not fits(labels.shape, (logits.shape[0], None)):
+        raise ValueError(f"labels: expected shape ({logits.shape[0]}, n), got {tuple(labels.shape)}")
+    values, size = known(labels), logits.shape[-1]
+    if values is not None and np.any((values < 0) | (values >= size)):
+        wrong = values[(values < 0) | (values >= size)][0]
+        raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {wrong:g}")
+    return ops.cast(labels, "int32")
+
+
+def to_front(values, keep, fill):
+    """`(what is kept of each row, in its order and at the start, fill after it; how much; where each place came from)`."""
+    length = ops.shape(values)[1]
+    places = ops.arange(length)
+    order = ops.argsort(ops.where(keep, places, places + length), axis=1)
+    count = ops.sum(ops.cast(keep, "int32"), axis=1)
+    found = ops.take_along_axis(values, order, axis=1)
+    return ops.where(places < count[:, None], found, fill), count, ops.cast(order, "int32")
+
+
+def states_of(labels, count, blank):
+    """`(the symbol of each state (b, s), the first state, the last one, the last label)`, the latter as booleans (b, s)."""
+    batch, length = ops.shape(labels)
+    between = ops.full_like(labels, blank)
+    symbols = ops.reshape(ops.stack([between, labels], axis=2), (batch, 2 * length))
+    symbols = ops.concatenate([symbols, ops.full((batch, 1), blank, dtype="int32")], axis=1)
+    states, last = ops.arange(2 * length + 1, dtype="int32"), 2 * count[:, None]
+    label = ops.logical_and(states == last - 1, count[:, None] > 0)
+    return symbols, ops.broadcast_to(states == 0, ops.shape(symbols)), states == last, label
+
+
+def emitted(logits, symbols):
+    """log p of each state's symbol at each frame, time first (t, b, s); -inf for what is not in the vocabulary."""
+    size = logits.shape[-1]
+    logs = ops.log_softmax(logits, axis=-1)
+    places = ops.broadcast_to(ops.clip(symbols, 0, size - 1)[:, None], (*ops.shape(logs)[:2], ops.shape(symbols)[1]))
+    found = ops.take_along_axis(logs, places, axis=2)
+    inside = ops.logical_and(symbols >= 0, symbols < size)
+    return ops.transpose(ops.where(inside[:, None], found, -float("inf")), (1, 0, 2))
+
+
+def may_skip(symbols, blank):
+    """Which states (b, s) can be reached from the last but one before them: labels unlike the label before."""
+    return ops.logical_and(symbols != blank, symbols != moved(symbols, 2, blank))
+
+
+def moved(x, places, fill):
+    """(b, s) with everything so many states further on, and `fill` before it."""
+    return ops.pad(x, ((0, 0), (places, 0)), constant_values=fill)[:, : ops.shape(x)[1]]
+
+
+def arrivals(scores, skips):
+    """The scores (3, b, s) with which each state is reached: by staying, from the one before, from the last but one."""
+    worst = -float("inf")
+    return ops.stack([scores, moved(scores, 1, worst), ops.where(skips, moved(scores, 2, worst), worst)])
+
+
+def lattice(emissions, symbols, blank, start, seen, combine):
+    """`(before the first frame (b, s), after the last, after each (t, b, s))`: log scores of all ways into each state.
+
+    Args:
+        emissions: (t, b, s).
+        symbols: (b, s).
+        start: boolean (b, s), the state before the first frame.
+        seen: boolean (t, b); a frame that is not leaves the scores as they were.
+        combine: `ops.logsumexp` for the sum over all ways, `ops.max` for the best one.
+    """
+    skips = may_skip(symbols, blank)
+    first = ops.cast(ops.where(start, 0.0, -float("inf")), emissions.dtype)
+
+    def advance(scores, index):
+        # by index: Keras on TensorFlow cannot scan two arrays of a length that is not known
+        new = combine(arrivals(scores, skips), axis=0) + ops.take(emissions, index, axis=0)
+        new = ops.where(ops.take(seen, index, axis=0)[:, None], new, scores)
+        return new, new
+
+    return first, *ops.scan(advance, first, ops.arange(ops.shape(seen)[0]))
