@@ -323,6 +323,11 @@ def decoding(results, options):
         f"Decoding: tokens per second, most (median); {size}, {decoders.LENGTH} tokens a row, {predicted} by predict",
         timing.table(columns, rows),
     )
+    say("CTC")
+    title, text, ratios = decoders.ctc_table(decoders.ctc(options.runs))
+    for what, ratio in ratios.items():
+        results.add("CTC: the time of Keras's, or TensorFlow's, / ours", what, ratio)
+    results.section(title, text)
 
 
 SECTIONS = {

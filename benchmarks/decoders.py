@@ -1,4 +1,4 @@
-"""Tokens per second: our decoders under XLA beside the Python loops that are usually written."""
+"""Our decoders under XLA beside the Python loops that are usually written; CTC beside Keras's and TensorFlow's."""
 
 import keras
 import numpy as np
@@ -6,11 +6,12 @@ import tensorflow as tf
 import timing
 
 import keras_seq
-from keras_seq.decoding import beam_search, greedy
+from keras_seq.decoding import beam_search, ctc_beam_search, ctc_loss, greedy
 
 BATCHES, LENGTH = (1, 64), 50
 VOCABULARY, EMBEDDING, UNITS = 5000, 64, 256
 WIDTH, END = 5, 1
+FRAMES, LABELS, SYMBOLS = (32, 200), 20, 32
 PREDICT, STEP = "loop over model.predict", "loop over a compiled step"
 
 
@@ -117,3 +118,56 @@ def measure(runs, predicted, say=lambda text: None):
             times = timing.in_turn(functions, runs, warm_up=1)
             found[search, batch] = {who: [1e3 * batch * lengths[who] / t for t in v] for who, v in times.items()}
     return found
+
+
+def ctc(runs):
+    """`{(what, whose): milliseconds of each run}`: the loss of CTC with its gradient, and its prefix beams."""
+    logits = tf.random.stateless_normal((*FRAMES, SYMBOLS), [1, 2])
+    labels = tf.random.stateless_uniform((FRAMES[0], LABELS), [3, 4], 1, SYMBOLS, "int32")
+    counts = tf.fill(FRAMES[:1], LABELS), tf.fill(FRAMES[:1], FRAMES[1])
+
+    def peer(x):
+        return keras.ops.ctc_loss(labels, x, *counts, mask_index=0)
+
+    def differentiated(loss):
+        def function(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                total = tf.reduce_sum(loss(x))
+            return tape.gradient(total, x)
+
+        return function
+
+    def run(function, jit):
+        compiled = tf.function(function, jit_compile=jit, autograph=False)
+        return lambda: tf.nest.map_structure(lambda v: v.numpy(), compiled(logits))
+
+    functions = {}
+    for mode, jit in (("XLA", True), ("graph", False)):
+        functions["loss and gradient", f"ours, {mode}"] = run(differentiated(lambda x: ctc_loss(labels, x)), jit)
+        functions["loss and gradient", f"Keras, {mode}"] = run(differentiated(peer), jit)
+    for width in (10, 50):
+        what = f"beam of {width}"
+        functions[what, "ours, XLA"] = run(lambda x, width=width: ctc_beam_search(x, width)[0], True)
+
+        def theirs(x, width=width):  # its blank is the last symbol, and it does not compile under XLA
+            rolled = tf.transpose(tf.roll(x, -1, axis=-1), [1, 0, 2])
+            return tf.nn.ctc_beam_search_decoder(rolled, counts[1], width)[0][0].values
+
+        functions[what, "tf.nn, graph"] = run(theirs, False)
+    return timing.in_turn(functions, runs)
+
+
+def ctc_table(times):
+    """`(title, table, {what: theirs / ours})` of what `ctc` measured."""
+    rows, ratios = [], {}
+    for what in dict.fromkeys(what for what, _ in times):
+        found = {whose: v for (w, whose), v in times.items() if w == what}
+        ours, theirs = (
+            min(min(v) for whose, v in found.items() if whose.startswith("ours") is own) for own in (True, False)
+        )
+        ratios[what] = theirs / ours
+        cells = "; ".join(f"{whose} {timing.least_and_median(v)}" for whose, v in found.items())
+        rows.append((what, f"{theirs / ours:.1f}", cells))
+    title = f"CTC: milliseconds, least (median); {FRAMES[0]} rows of {FRAMES[1]} frames, {LABELS} labels of {SYMBOLS}"
+    return title, timing.table(("what", "theirs / ours", "times"), rows), ratios

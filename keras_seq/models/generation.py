@@ -1,6 +1,7 @@
 """How models write: begin, then one token after the other, by any decoder."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
@@ -89,7 +90,7 @@ class Writer:
         return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
 
     def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
-        """`generate_tokens`, compiled under XLA: once for each decoder and its options of plain numbers, seeds aside."""
+        """`generate_tokens`, compiled under XLA: once for each decoder and its options that are no arrays, seeds aside."""
         seed = options.pop("seed", None)
         if seed is not None:
             random = self.seed_generator.state
@@ -99,9 +100,10 @@ class Writer:
                 return self.compiled_tokens(inputs, prompt, decoder, **options)
             finally:
                 random.assign(before)
-        plain = {n: v for n, v in options.items() if v is None or isinstance(v, (bool, int, float))}
+        options = {n: v.item() if isinstance(v, np.generic) else v for n, v in options.items()}
+        plain = {n: v for n, v in options.items() if v is None or isinstance(v, (bool, int, float)) or callable(v)}
         tensors = {n: tf.convert_to_tensor(v) for n, v in options.items() if n not in plain}
-        key = (decoder, *sorted(plain.items()))
+        key = (decoder, *sorted(plain.items(), key=lambda item: item[0]))
         if key not in self._compiled:
 
             def tokens(inputs, prompt, tensors):

@@ -93,6 +93,7 @@ def test_depth_and_streams(bench, tmp_path, monkeypatch):
 def test_decoding(bench, tmp_path, monkeypatch):
     """All three ways give the same tokens; END is never among them."""
     tiny = {"BATCHES": (2,), "LENGTH": 2, "VOCABULARY": 11, "EMBEDDING": 5, "UNITS": 7, "WIDTH": 3}
+    tiny |= {"FRAMES": (2, 9), "LABELS": 2, "SYMBOLS": 5}
     for name, value in tiny.items():
         monkeypatch.setattr(bench.decoders, name, value)
     decoder = bench.decoders.Decoder(11, 5, 7)
@@ -110,3 +111,5 @@ def test_decoding(bench, tmp_path, monkeypatch):
     assert "| beam of 3 | 2 | " in page
     for who in ("loop over a compiled step", "loop over model.predict"):
         assert len(results.ratios[f"decoding: tokens per second, ours / {who}"]) == 2
+    assert "| beam of 10 | " in page
+    assert len(results.ratios["CTC: the time of Keras's, or TensorFlow's, / ours"]) == 3

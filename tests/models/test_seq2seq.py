@@ -117,7 +117,10 @@ def test_decoders_and_their_options(served):
     free = [served.generate(SOURCES, decoder="sample", temperature=9.0) for _ in range(4)]
     assert any(f != free[0] for f in free)
     assert all(t.startswith("ZW") for t in served.generate(SOURCES, prompts=["ZW", "ZWY", "ZW"]))
-    assert len(served._compiled) == 5  # a seed is no option to compile for
+    for limits in ([1, 2, 7], [3, 1, 2]):
+        written = served.generate(SOURCES, max_lengths=np.array(limits))
+        assert written == [text[:most] for text, most in zip(greedy, limits, strict=True)]
+    assert len(served._compiled) == 5  # arrays and seeds are no options to compile for
 
 
 def test_what_has_been_read_is_summed_up(served):
