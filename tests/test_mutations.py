@@ -251,7 +251,7 @@ def test_repeated_output_taken_for_zeros_by_the_backward_pass(monkeypatch):
 @pytest.mark.parametrize(
     **named([c for c in GRADIENT_CASES if c.cell or c.layer in ("LSTM", "NARX", "Elman", "Jordan")])
 )
-def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch, one_lane):
+def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch):
     """Each argument's gradient is looked at: inputs, states, constants, every weight."""
     layer = case("float64", return_sequences=True, return_state=True)
     count = len(conformance.argument_names(layer, conformance.data(case, layer)))

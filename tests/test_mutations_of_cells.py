@@ -16,7 +16,6 @@ import keras_seq
 from keras_seq.cells import base, gated, gru, lstm, narx, simple
 from keras_seq.layers import rnn
 
-pytestmark = pytest.mark.usefixtures("one_lane")
 MODULES = [gru, lstm, narx, simple]
 HELD = [c for c in KINDS if c.gated]
 ZONED = having(zoneout=bool)

@@ -69,11 +69,19 @@ SURFACE = {
         "greedy",
         "sample",
     ],
-    "keras_seq.models": ["ImageCaptioner", "InverseSigmoidDecay", "Seq2Seq", "Vocabulary", "small_encoder"],
+    "keras_seq.models": [
+        "ImageCaptioner",
+        "InverseSigmoidDecay",
+        "LanguageModel",
+        "Seq2Seq",
+        "Vocabulary",
+        "small_encoder",
+        "stream_batches",
+    ],
     "keras_seq.datasets": ["DrawnScenes", "HumanDates", "caption_folder"],
     "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals"],
     "keras_seq.testing": ["check_cell"],
-    "keras_seq.metrics": ["cider_d", "corpus_bleu"],
+    "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
 PUBLIC = [(module, name) for module, names in SURFACE.items() for name in names]

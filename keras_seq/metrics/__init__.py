@@ -1,5 +1,6 @@
-"""Scores of generated sentences against references."""
+"""Scores of generated sentences, and how likely a model finds a text."""
 
 from keras_seq.metrics.captions import cider_d, corpus_bleu
+from keras_seq.metrics.likelihood import BitsPerCharacter, Perplexity
 
-__all__ = ["cider_d", "corpus_bleu"]
+__all__ = ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"]

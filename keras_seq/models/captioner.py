@@ -139,12 +139,12 @@ class ImageCaptioner(Writer, keras.Model):
         self.attention_penalty = _penalty("attention_penalty", attention_penalty, self.attends)
 
         self.embedding = layers.Embedding(len(vocabulary), self.embedding_size)
-        self.drop = layers.Dropout(self.dropout)
         decoder = ConditionedCell(cell) if features_as == "each_step" else cell
         if self.attends and not isinstance(cell, AttentionCell):
             decoder = AttentionCell(cell, output_units=cell.output_size)
         self.memory = RNN(decoder, return_sequences=True, return_internals=bool(self.attention_penalty))
         self.bridges = [] if features_as == "each_step" else [layers.Dense(n, "tanh") for n in decoder.state_size]
+        self.seed_generator = keras.random.SeedGenerator()
         self.readout = layers.Dense(len(vocabulary))
         self._build_parts()
 
@@ -166,7 +166,6 @@ class ImageCaptioner(Writer, keras.Model):
         for bridge in self.bridges:
             bridge.build((None, shape[-1]))
         self.readout.build((None, None, self.memory.output_width))
-        self.seed_generator.state  # noqa: B018 (made outside of any graph)
         self.built = True
 
     # -- the model of (pictures, tokens) -------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ class ImageCaptioner(Writer, keras.Model):
         images, tokens = inputs
         self.vocabulary.check("tokens", tokens)
         states, constants = self.start(self.features(images, training))
-        words = self.drop(self.embedding(tokens), training=training)
+        words = self.dropped(self.embedding(tokens), training)
         mask = ops.not_equal(tokens, self.vocabulary.pad)
         outputs = self.memory(words, initial_state=states, mask=mask, training=training, constants=constants)
         if self.attention_penalty:
@@ -207,7 +206,7 @@ class ImageCaptioner(Writer, keras.Model):
             seen = ops.sum(internals["alignment"] * ops.cast(mask, self.memory.variable_dtype)[:, :, None], axis=1)
             missing = ops.sum(ops.square(1 - seen), axis=-1)
             self.add_loss(self.attention_penalty * ops.mean(missing))
-        return self.readout(self.drop(outputs, training=training))
+        return self.readout(self.dropped(outputs, training))
 
     def example(self, element):
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.

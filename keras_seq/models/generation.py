@@ -5,8 +5,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_seq.cells.arguments import described
+from keras_seq.cells.arguments import described, positive_integer
 from keras_seq.decoding import beam_search, greedy, sample
+from keras_seq.engine import dropped
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
 
@@ -19,7 +20,8 @@ class Writer:
         begin(inputs, batch) -> state, constants        nests of tensors, rows first
         next_token(tokens (rows,), state, constants) -> logits (rows, v), state
 
-    `constants` are what does not change while it writes. Every argument of its constructor is an attribute.
+    `constants` are what does not change while it writes. Every argument of its constructor is an attribute, and
+    `seed_generator` has the random numbers of dropout and of `sample`.
     """
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
@@ -86,12 +88,13 @@ class Writer:
             settings["width"] = 5
         settings.update(options)
         if decoder == "beam":
-            constants = tree.map_structure(lambda x: ops.repeat(x, settings["width"], axis=0), constants)
+            width = positive_integer("width", settings["width"])
+            constants = tree.map_structure(lambda x: ops.repeat(x, width, axis=0), constants)
         return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
 
     def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
         """`generate_tokens`, compiled under XLA: once for each decoder and its options that are no arrays, seeds aside."""
-        seed = options.pop("seed", None)
+        seed = options.pop("seed", None) if decoder == "sample" else None
         if seed is not None:
             random = self.seed_generator.state
             before = random.numpy()
@@ -127,13 +130,9 @@ class Writer:
         """Compiled functions by what they were compiled for; made when first asked for, never saved."""
         return self.__dict__.setdefault("_compiled_functions", {})
 
-    @property
-    def seed_generator(self):
-        """Of the random numbers that `sample` draws."""
-        if "_seed_generator" not in self.__dict__:
-            with tf.init_scope():
-                self.__dict__["_seed_generator"] = keras.random.SeedGenerator()
-        return self.__dict__["_seed_generator"]
+    def dropped(self, x, training):
+        """`x` with a share `dropout` of its elements dropped in training; fast under XLA, where Keras's layer is not."""
+        return dropped(x, self.dropout, self.seed_generator) if training and self.dropout else x
 
     def texts(self, tokens):
         """Strings of tokens (b, t), or of the n best (b, n, t): a list of b strings, or of b lists of n."""

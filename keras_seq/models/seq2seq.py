@@ -114,8 +114,8 @@ class Seq2Seq(Writer, keras.Model):
 
         self.source_embedding = layers.Embedding(len(source), self.embedding_size)
         self.target_embedding = layers.Embedding(len(target), self.embedding_size)
-        self.drop = layers.Dropout(self.dropout)
         self.bridges = [layers.Dense(n, "tanh") for n in decoder.state_size]
+        self.seed_generator = keras.random.SeedGenerator()
         self.readout = layers.Dense(len(target))
         self.attends = reads_constants(decoder)
         self._build_parts()
@@ -140,7 +140,6 @@ class Seq2Seq(Writer, keras.Model):
             bridge.build((None, states))
         self.readout.build((None, None, self.decoder.output_width))
         self.training_step = self.add_weight(name="training_step", shape=(), dtype="int32", trainable=False)
-        self.seed_generator.state  # noqa: B018 (made outside of any graph)
         self.built = True
 
     # -- the model of (source, target) -----------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ class Seq2Seq(Writer, keras.Model):
         """`(initial states of the decoder, constants)` from source tokens (b, s)."""
         self.source.check("source tokens", tokens)
         mask = ops.not_equal(tokens, self.source.pad)
-        words = self.drop(self.source_embedding(tokens), training=training)
+        words = self.dropped(self.source_embedding(tokens), training)
         memory, states = run(self.encoder, words, mask=mask)
         found = ops.concatenate(states, axis=-1) if states else last_real(memory, mask)
         constants = [memory, self.encoder.compute_mask(words, mask)] if self.attends else None
@@ -161,10 +160,10 @@ class Seq2Seq(Writer, keras.Model):
         states, constants = self.encode(source, training)
         if training and self.teacher_forcing != 1.0:
             target = self._mixed(target, states, constants)
-        words = self.drop(self.target_embedding(target), training=training)
+        words = self.dropped(self.target_embedding(target), training)
         mask = ops.not_equal(target, self.target.pad)
         outputs, _ = run(self.decoder, words, states, mask, constants)
-        return self.readout(self.drop(outputs, training=training))
+        return self.readout(self.dropped(outputs, training))
 
     def _mixed(self, target, states, constants):
         """The target tokens, some exchanged for what the decoder, fed with these, draws itself."""

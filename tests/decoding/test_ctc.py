@@ -129,7 +129,7 @@ def ragged(rng, rows, time, size):
 
 
 @pytest.mark.parametrize(("bidirectional", "jit_compile"), [(False, True), (True, False)])
-def test_training_under_a_masking_layer(bidirectional, jit_compile, one_lane):
+def test_training_under_a_masking_layer(bidirectional, jit_compile):
     rng = np.random.default_rng(0)
     x, labels = ragged(rng, 32, 14, 4)
     memory = keras_seq.LSTM(8, return_sequences=True)

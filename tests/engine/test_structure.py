@@ -84,7 +84,7 @@ def result(product):
 @pytest.mark.parametrize("flags", [{"return_sequences": True}, {"go_backwards": True}], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
-def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags, one_lane):
+def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags):
     layer = getattr(keras_seq, name)(U, **arguments, **flags)
     layer.build((B, T, D))
     mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
@@ -127,7 +127,7 @@ def test_how_many_lanes(monkeypatch):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_no_stack_is_copied_in_a_loop(backwards, one_lane):
+def test_no_stack_is_copied_in_a_loop(backwards):
     """The cotangents of a step take the place of what was kept of it: XLA does so without copying the whole stack."""
     layer = keras_seq.LSTM(U, return_sequences=True, go_backwards=backwards)
     layer.build((B, T, D))
@@ -142,7 +142,7 @@ def test_no_stack_is_copied_in_a_loop(backwards, one_lane):
 
 
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
-def test_inference_keeps_nothing(name, arguments, columns, dots, one_lane):
+def test_inference_keeps_nothing(name, arguments, columns, dots):
     layer = getattr(keras_seq, name)(U, **arguments)
     layer.build((B, T, D))
     inference = Program(tf.function(lambda x: layer(x), jit_compile=True), tf.ones((B, T, D)))

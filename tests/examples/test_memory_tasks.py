@@ -64,7 +64,7 @@ def test_models_are_of_one_size_and_see_all(width, outputs, steps, every_step):
 
 
 @pytest.mark.filterwarnings("ignore:.*shorter than the receptive field")
-def test_a_small_run(tmp_path, capsys, one_lane):
+def test_a_small_run(tmp_path, capsys):
     arguments = ["--length", "10", "--steps", "60", "--batch", "16", "--no-jit"]
     runs = memory_tasks.main([*arguments, "--output", str(tmp_path)])
     out = capsys.readouterr().out

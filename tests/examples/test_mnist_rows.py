@@ -83,7 +83,7 @@ def mnist_parameters():
 
 
 @pytest.mark.filterwarnings("ignore:.*shorter than the receptive field")
-def test_a_small_run_on_mnist(tmp_path, capsys, data_folder, one_lane):
+def test_a_small_run_on_mnist(tmp_path, capsys, data_folder):
     data = data_folder("mnist").parent
     (pictures, _), test = mnist_rows.mnist(data / "mnist")
     assert (len(pictures), len(test[0])) == (60000, 10000)

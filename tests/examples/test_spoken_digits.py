@@ -109,7 +109,7 @@ def test_error_rates():
     assert spoken_digits.constant(train, train) == pytest.approx((1 + 0 + 0 + 2) / 9)
 
 
-def test_a_small_run_on_tones(folder, tmp_path, capsys, one_lane, monkeypatch):
+def test_a_small_run_on_tones(folder, tmp_path, capsys, monkeypatch):
     for name, value in {"FRAMES": 160, "SHAPE": (40, 128), "SILENCE": 8}.items():
         monkeypatch.setattr(spoken_digits, name, value)
     sizes = {"steps": 100, "batch": 16, "count": 20, "units": 16, "learning-rate": 0.02, "width": 3}

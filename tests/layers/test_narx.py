@@ -223,11 +223,11 @@ def check_finite_differences(given, step=1e-5, directions=2):
     ("name", "loop"),
     [*((name, loop) for name in SOME for loop in LOOPS), *((name, "warm-up") for name in CASES if name not in SOME)],
 )
-def test_finite_differences(name, loop, one_lane):
+def test_finite_differences(name, loop):
     """A warm-up is both: a part in open loop, and backpropagation through time from there on."""
     check_finite_differences(Given(made(name), loop, masked=True))
 
 
 @pytest.mark.parametrize("flags", [{"return_sequences": False}, {"zero_output_for_mask": True}], ids=str)
-def test_finite_differences_of_a_warm_up_with_flags(flags, one_lane):
+def test_finite_differences_of_a_warm_up_with_flags(flags):
     check_finite_differences(Given(made("hidden", **flags), "warm-up", masked=True))

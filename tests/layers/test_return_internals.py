@@ -13,7 +13,6 @@ from conformance import BUILT_IN, EVERYTHING, GAPS, KINDS, Case, D, T, assert_cl
 import keras_seq
 from keras_seq.cells import gru, lstm, narx, simple
 
-pytestmark = pytest.mark.usefixtures("one_lane")
 SHOWN = {"return_sequences": True, "return_state": True, "return_internals": True}
 SOME = [
     Case("LSTM", EVERYTHING),

@@ -28,7 +28,7 @@ ALIKE = (
 )
 COMPILED = [s for s in STRUCTURES if s.name not in ALIKE]
 # short sequences, on purpose; the warning has a test of its own
-pytestmark = [pytest.mark.filterwarnings("ignore:.*receptive field"), pytest.mark.usefixtures("one_lane")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*receptive field")
 
 
 def results(layer, x, mask=None, **further):

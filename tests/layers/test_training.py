@@ -51,17 +51,17 @@ def check_fitted(model, x, y, epochs=20, **compile_arguments):
 
 
 @pytest.mark.parametrize(**named(MEMORIES[::2]))
-def test_fit_sequential_compiled(case, one_lane):
+def test_fit_sequential_compiled(case):
     layer = getattr(keras_seq, case.layer)(U, dropout=0.05, recurrent_dropout=0.05, **case.arguments)
     check_fitted(sequential(layer), X, Y)
 
 
 @pytest.mark.parametrize("build", [functional, Subclassed])
-def test_fit_functional_and_subclassed_compiled(build):
+def test_fit_functional_and_subclassed_compiled(build, as_shipped):
     check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES[1::4]]), X, Y)
 
 
-def test_fit_with_constants_compiled():
+def test_fit_with_constants_compiled(as_shipped):
     inputs, vector = keras.Input((None, D)), keras.Input((2,))
     layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.LSTMCell(U)))
     model = keras.Model([inputs, vector], keras.layers.Dense(1)(layer(inputs, constants=[vector])))

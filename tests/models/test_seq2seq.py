@@ -294,6 +294,7 @@ def test_wrong_arguments_are_named(arguments, error, words):
         (lambda m: m.generate(["a"], prompts=["W", "W"]), "prompts: expected 1, one for each row, got 2"),
         (lambda m: m.generate(["a"], decoder="best"), "decoder: expected one of"),
         (lambda m: m.generate(["a"], decoder="beam", width=9), "width: expected at most the 8 tokens"),
+        (lambda m: m.generate(["a"], decoder="beam", width=0), "width: expected a positive integer, got 0"),
         (lambda m: m.generate(["a"], max_length=0), "max_length"),
         (lambda m: model("no attention").alignment(["a"], ["W"]), "decoder: expected one with attention"),
         (

@@ -1,0 +1,129 @@
+"""How likely a model finds a text: perplexity, and bits per character."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_seq.layers.stepwise import fits
+
+
+class _Likelihood(keras.metrics.Metric):
+    """The mean of -ln P over all tokens of all batches, weighted: one sum and one count, whatever the batches are."""
+
+    def __init__(self, pad=0, name=None, dtype=None):
+        super().__init__(name=name or self.title, dtype=dtype)
+        if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int)):
+            raise TypeError(f"pad: expected an integer or None, got {pad!r}")
+        self.pad = pad
+        self.nats = self.add_variable(shape=(), initializer="zeros", name="nats")
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        targets, logits = ops.convert_to_tensor(y_true), ops.cast(y_pred, self.dtype)
+        if not fits(logits.shape[:-1], targets.shape):
+            raise ValueError(
+                f"y_pred: expected logits (.., v) for targets of shape {tuple(targets.shape)}, got {tuple(logits.shape)}"
+            )
+        weights = ops.ones(ops.shape(targets), dtype=self.dtype)
+        if sample_weight is not None:
+            given = ops.cast(sample_weight, self.dtype)
+            if not any(fits(given.shape, targets.shape[:n]) for n in (1, len(targets.shape))):
+                raise ValueError(
+                    f"sample_weight: expected one per row, or of shape {tuple(targets.shape)}, got {tuple(given.shape)}"
+                )
+            weights = weights * ops.reshape(given, (*ops.shape(given), *[1] * (len(targets.shape) - len(given.shape))))
+        if self.pad is not None:
+            weights = ops.where(ops.equal(targets, self.pad), ops.zeros_like(weights), weights)
+        real = weights > 0
+        targets = ops.where(real, targets, ops.zeros_like(targets))
+        chosen = ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1)[..., 0]
+        nats = ops.logsumexp(logits, axis=-1) - chosen
+        self.nats.assign_add(ops.sum(ops.where(real, nats, ops.zeros_like(nats)) * weights))
+        self.count.assign_add(ops.sum(weights))
+
+    def result(self):
+        return self.scaled(self.nats / self.count)
+
+    def get_config(self):
+        return {**super().get_config(), "pad": self.pad}
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class Perplexity(_Likelihood):
+    """exp of the mean negative log-likelihood of the targets: how many equally likely tokens there are to choose from.
+
+        exp(- sum_i a_i ln softmax(z_i)_{w_i} / sum_i a_i),   a_i the weight of a target, 0 for padding
+
+    Sums run over all batches until the metric is reset, so that batches of any length count by their tokens.
+
+    Args:
+        pad: the target that is left out; None for none.
+        name, dtype: as in Keras.
+
+    Call arguments (`update_state`):
+        y_true: integer targets (b, t).
+        y_pred: logits (b, t, v).
+        sample_weight: weights (b, t), or one per row (b,), or None.
+
+    Returns (`result`):
+        A number of 1 or more; NaN before the first target.
+
+    Raises:
+        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.metrics import Perplexity
+    metric = Perplexity()
+    metric.update_state(np.array([[1, 2, 0]]), np.zeros((1, 3, 4)))      # any of four, and padding
+    print(float(metric.result()))                                        # 4.0
+    ```
+    """
+
+    title = "perplexity"
+
+    def scaled(self, nats):
+        return ops.exp(nats)
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class BitsPerCharacter(_Likelihood):
+    """The mean negative log-likelihood of the targets in bits, where a token is a character.
+
+        - sum_i a_i log2 softmax(z_i)_{w_i} / sum_i a_i,   a_i the weight of a target, 0 for padding
+
+    As many bits per character an arithmetic coder would need with this model. In nats it is ln 2 = 0.693 times as much.
+
+    Args:
+        pad: the target that is left out; None for none.
+        name, dtype: as in Keras.
+
+    Call arguments (`update_state`):
+        y_true: integer targets (b, t).
+        y_pred: logits (b, t, v).
+        sample_weight: weights (b, t), or one per row (b,), or None.
+
+    Returns (`result`):
+        A number of 0 or more; NaN before the first target.
+
+    Raises:
+        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.metrics import BitsPerCharacter
+    metric = BitsPerCharacter()
+    metric.update_state(np.array([[1, 2, 0]]), np.zeros((1, 3, 4)))      # any of four, and padding
+    print(float(metric.result()))                                        # 2.0
+    ```
+    """
+
+    title = "bits_per_character"
+
+    def scaled(self, nats):
+        return nats / math.log(2)

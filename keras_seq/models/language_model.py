@@ -1,0 +1,395 @@
+"""What comes next in a text: an embedding, a memory, and a distribution over the vocabulary."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_seq.cells.arguments import boolean, positive_integer, rate
+from keras_seq.layers.parts import run
+from keras_seq.models.generation import DECODERS, Writer
+from keras_seq.models.streams import by_shape, carried, check_memory, first_state, stream_batches
+from keras_seq.models.vocabulary import Vocabulary
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class LanguageModel(Writer, keras.Model):
+    """The distribution of the next token after those before it (Mikolov et al. 2010; Graves 2013).
+
+        x_t = D(E w_t);   h_t, s_t = memory(x_t, s_{t-1});   P(w_{t+1} = v | w_1 .. w_t) = softmax(D(h_t) V + b)_v
+
+    D is dropout, on what goes into the memory and what comes out of it (Zaremba et al. 2014); `tied=True` sets V = E^T
+    (Press and Wolf 2017). It is a Keras model from tokens (b, t) to logits (b, t, v); padding is hidden from the memory and
+    left out of the loss. The targets are the tokens one step later:
+
+        tokens = vocabulary.encode(texts)
+        model.compile("adam", jit_compile=True)
+        model.fit(tokens[:, :-1], tokens[:, 1:])
+
+    Long texts are trained on in chunks (truncated backpropagation through time; Williams and Peng 1990): given
+    `(tokens, starts)` in place of tokens, as `streams` makes them, each row goes on from the state in which it was left by
+    the call before, or begins anew where `starts` says so; gradients stop between. Training and everything else carry
+    states of their own, for each number of rows, so that validation in `fit` disturbs nothing. They are no weights and are
+    not saved: a stream begins with `starts`.
+
+        held_out = model.streams(held_out, rows=1, steps=500)
+        model.fit(model.streams(text, rows=32, steps=100), validation_data=held_out, shuffle=False)
+
+    Trained, it writes: `generate` whole texts, `stream` one piece after the other, `export` a SavedModel that does both.
+    Left open by the papers: the logits keep their bias when tied; dropout between the layers of a deep memory is the
+    memory's own (`Stacked(.., dropout=..)`).
+
+    Args:
+        vocabulary: a `Vocabulary`, saved with the model.
+        memory: a sequence layer of keras_seq with return_sequences=True that reads forwards: a recurrent one, `Stacked`,
+            `TCN`, `WaveNet`, ..
+        embedding_size: positive integer, the width of x_t.
+        tied: whether the matrix of the embedding is that of the logits too; the memory's output must be as wide.
+        dropout: share in [0, 1) of the elements to drop in training.
+        max_length: positive integer, the most tokens that `generate` gives, prompt and END included.
+        seed: integer for the random numbers of dropout and sampling.
+        **kwargs: `name`, `dtype`.
+
+    Raises:
+        TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of the
+            vocabulary too, where their values are known.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras_seq.models import LanguageModel, Vocabulary
+    text = "to be or not to be, that is the question. " * 4
+    vocabulary = Vocabulary.of([text], split="characters")
+    model = LanguageModel(vocabulary, keras_seq.GRU(16, return_sequences=True), embedding_size=8)
+    model.compile("adam")
+    model.fit(model.streams(text, rows=4, steps=10), shuffle=False, verbose=0)
+    texts = model.generate(["to be", "that"], temperature=0.8, max_length=20)      # two strings
+    ```
+    """
+
+    def __init__(
+        self,
+        vocabulary,
+        memory,
+        embedding_size=128,
+        tied=False,
+        dropout=0.0,
+        max_length=200,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
+        check_memory("memory", memory)
+        self.vocabulary, self.memory = vocabulary, memory
+        self.embedding_size = positive_integer("embedding_size", embedding_size)
+        self.tied = boolean("tied", tied)
+        self.dropout = rate("dropout", dropout)
+        self.max_length = positive_integer("max_length", max_length)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size, dtype=self.dtype_policy)
+        self._build_parts()
+
+    def _build_parts(self):
+        """Build every part now, so that weights can be loaded into a model that has not run yet."""
+        self.embedding.build((None, None))
+        if not self.memory.built:
+            self.memory.build((None, None, self.embedding_size))
+        read = self.memory.input_spec.axes[-1]
+        if read != self.embedding_size:
+            raise ValueError(f"memory: expected one built for embedding_size={self.embedding_size}, got one for {read}")
+        width = self.memory.output_width
+        if self.tied:
+            if width != self.embedding_size:
+                raise ValueError(
+                    f"tied: expected a memory whose output is as wide as embedding_size={self.embedding_size}, got {width}"
+                )
+            self.bias = self.add_weight(shape=(len(self.vocabulary),), initializer="zeros", name="bias")
+        else:
+            self.readout = layers.Dense(len(self.vocabulary), dtype=self.dtype_policy)
+            self.readout.build((None, None, width))
+        self.built = True
+
+    # -- the model of tokens -------------------------------------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        tokens, starts = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
+        self._check_tokens(tokens)
+        mask = ops.not_equal(tokens, self.vocabulary.pad)
+        words = self.dropped(self.embedding(tokens), training)
+        if starts is None:
+            outputs, _ = run(self.memory, words, mask=mask)
+        else:
+            outputs = self._carried(words, starts, mask, bool(training))
+        return self.logits(self.dropped(outputs, training))
+
+    def logits(self, outputs):
+        """Scores (.., v) of what the memory gives (.., u)."""
+        if not self.tied:
+            return self.readout(outputs)
+        embedding, bias = (ops.cast(w, self.compute_dtype) for w in (self.embedding.embeddings, self.bias))
+        return ops.matmul(ops.cast(outputs, self.compute_dtype), ops.transpose(embedding)) + bias
+
+    def _carried(self, words, starts, mask, training):
+        """The outputs of a chunk, from the states in which the chunk before it has left each row."""
+        rows = words.shape[0]
+        if rows is None:
+            raise ValueError("tokens: expected a known number of rows together with starts, got None")
+        if tuple(starts.shape) != (rows,):
+            raise ValueError(f"starts: expected booleans of shape ({rows},), one per row, got {tuple(starts.shape)}")
+        first = first_state(self.memory, rows)
+        kept = self._kept_states(training, rows, first)
+        starts = ops.cast(starts, "bool")
+        states = [
+            ops.where(ops.reshape(starts, (rows, *[1] * (len(f.shape) - 1))), f, k.value())
+            for f, k in zip(first, kept, strict=True)
+        ]
+        outputs, states = carried(self.memory, words, states, mask, training)
+        for variable, state in zip(kept, states, strict=True):
+            variable.assign(state)
+        return outputs
+
+    def _kept_states(self, training, rows, like):
+        """Variables for the states of so many rows; made when first asked for, never saved."""
+        kept = self.__dict__.setdefault("_kept", {})
+        if (training, rows) not in kept:
+            specs = [(tuple(s.shape), s.dtype) for s in like]
+            with tf.init_scope():
+                kept[training, rows] = [tf.Variable(tf.zeros(*spec), trainable=False) for spec in specs]
+        return kept[training, rows]
+
+    def _check_tokens(self, tokens):
+        if len(tokens.shape) != 2:
+            raise ValueError(f"tokens: expected shape (b, t), got {tuple(tokens.shape)}")
+        if not isinstance(tokens, keras.KerasTensor):
+            self.vocabulary.check("tokens", tokens)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            self.train_function = by_shape(self, "train_function", super().make_train_function)
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            self.test_function = by_shape(self, "test_function", super().make_test_function)
+
+    def streams(self, texts, rows, steps):
+        """The data to train on long texts by chunks, or to score them: `stream_batches` of their tokens.
+
+        Args:
+            texts: one string: it is cut into `rows` streams, each begun by START, and every token is predicted once; or a
+                list of strings: documents, each from START to END, that know nothing of each other.
+            rows, steps: as in `stream_batches`.
+
+        Raises:
+            TypeError, ValueError: texts that are neither; what `stream_batches` refuses.
+        """
+        if not isinstance(texts, str):
+            strings("texts", texts)
+            documents = self.vocabulary.encode(texts)
+            return stream_batches(
+                [d[d != self.vocabulary.pad] for d in np.asarray(documents)], rows, steps, self.vocabulary.pad
+            )
+        tokens = np.asarray(self.vocabulary.encode([texts], start=False, end=False))[0]
+        rows = positive_integer("rows", rows)
+        if rows > len(tokens):
+            raise ValueError(f"rows: expected at most the {len(tokens)} tokens of the text, got {rows}")
+        pieces = [np.concatenate([[self.vocabulary.start], piece]) for piece in np.array_split(tokens, rows)]
+        return stream_batches(pieces, rows, steps, self.vocabulary.pad)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self):
+        """Booleans (v,): the tokens that may be written, all but padding, unknown and START."""
+        allowed = np.ones(len(self.vocabulary), bool)
+        allowed[[self.vocabulary.pad, self.vocabulary.unknown, self.vocabulary.start]] = False
+        return allowed
+
+    def begin(self, inputs, batch):
+        return self.memory.initial_state(batch), ()
+
+    def next_token(self, tokens, state, constants=()):
+        """`(logits (b, v), state)` after one more token per row (b,); the first state is `memory.initial_state(b)`."""
+        outputs, state = self.memory.step(self.embedding(tokens), state)
+        return self.logits(outputs), state
+
+    def generate_tokens(self, inputs, prompt=None, decoder="greedy", allowed=None, **options):
+        """Tokens, as `Writer.generate_tokens` gives them, never padding, unknown or START; `inputs` is not used."""
+        if prompt is None:
+            raise ValueError("prompt: expected tokens (b, p) that begin with START, got None")
+        return super().generate_tokens(None, prompt, decoder, allowed=self._allowed(allowed), **options)
+
+    def _allowed(self, allowed):
+        if allowed is None:
+            return self.writable
+        allowed, size = ops.convert_to_tensor(allowed), len(self.vocabulary)
+        if len(allowed.shape) not in (1, 2) or allowed.shape[-1] != size or allowed.dtype != "bool":
+            raise ValueError(
+                f"allowed: expected booleans of shape ({size},) or (b, {size}), got {allowed.dtype} {tuple(allowed.shape)}"
+            )
+        return ops.logical_and(allowed, self.writable)
+
+    def generate(self, prompts, decoder="sample", **options):
+        """Texts that begin with the prompts, compiled once for each decoder, its options and the number of prompts.
+
+        Args:
+            prompts: list of strings, empty ones too.
+            decoder: "sample", "greedy" or "beam".
+            **options: of that decoder in `keras_seq.decoding`: `temperature`, `top_k`, `top_p`, `width`, `allowed`, ..;
+                `max_length`, by default the model's, counts the prompt too.
+
+        Returns:
+            A list of strings, prompt (as the vocabulary spells it) and continuation; of a beam with `n_best` above 1, of
+            lists of them.
+
+        Raises:
+            TypeError, ValueError: prompts that are no list of strings, or are longer than max_length; what the decoder
+                refuses.
+        """
+        longest = positive_integer("max_length", options.get("max_length", self.max_length))
+        tokens = self._prompt_tokens(prompts, longest)
+        # always as wide as there is room for, so that no length of a prompt is compiled anew
+        tokens = np.pad(tokens, ((0, 0), (0, longest + 1 - tokens.shape[1])), constant_values=self.vocabulary.pad)
+        found = self.compiled_tokens(None, tf.constant(tokens), decoder, **options)
+        if decoder == "beam":
+            found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
+        return self.texts(found)
+
+    def _prompt_tokens(self, prompts, longest=None):
+        strings("prompts", prompts)
+        tokens = np.asarray(self.vocabulary.encode(list(prompts), end=False))
+        if longest is not None and tokens.shape[1] - 1 > longest:
+            raise ValueError(f"prompts: expected at most max_length={longest} tokens, got {tokens.shape[1] - 1}")
+        return tokens
+
+    def stream(self, prompt="", decoder="sample", max_length=None, seed=None, **options):
+        """What follows a prompt, piece by piece, as it is written: an iterator over strings, the prompt not among them.
+
+        Prompt and pieces together are what `generate` gives, for "greedy" the same. The memory's state is all that is kept,
+        so that a text may go on for ever.
+
+        Args:
+            prompt: a string.
+            decoder: "sample" or "greedy".
+            max_length: positive integer, the most tokens, the prompt's included; None to go on until END.
+            seed: integer for "sample"; None for the model's own random numbers.
+            **options: of the decoder, as in `generate`.
+
+        Raises:
+            TypeError, ValueError: another decoder; what `generate` refuses.
+        """
+        if decoder not in ("sample", "greedy"):
+            raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
+        if decoder == "greedy" and seed is not None:
+            raise ValueError(f"seed: expected None for 'greedy', which draws nothing, got {seed!r}")
+        longest = float("inf") if max_length is None else positive_integer("max_length", max_length)
+        prompt = self._prompt_tokens([prompt], None if max_length is None else longest)
+        step = self._compiled_step(decoder, options)
+        if seed is not None:
+            step = self._seeded(step, seed)
+        state = self.memory.initial_state(1)
+        for at in range(prompt.shape[1]):
+            token, state = step(tf.constant(prompt[:, at]), state)
+
+        def pieces(token, state):
+            count = prompt.shape[1] - 1
+            while count < longest and int(token[0]) != self.vocabulary.end:
+                yield self.vocabulary.separator * (count > 0) + self.vocabulary.tokens[int(token[0])]
+                token, state = step(token, state)
+                count += 1
+
+        return pieces(token, state)
+
+    def _compiled_step(self, decoder, options):
+        """`(token, state) -> (next token, state)`, compiled once for each decoder and its options of plain numbers."""
+        key = None if "allowed" in options else ("step", decoder, *sorted(options.items()))
+        if key in self._compiled:
+            return self._compiled[key]
+        special = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": 1}
+        settings = {**options, **special, "allowed": self._allowed(options.get("allowed"))}
+        if decoder == "sample":
+            settings["seed"] = self.seed_generator
+
+        def step(token, state):
+            logits, state = self.next_token(token, state)
+            chosen = DECODERS[decoder](lambda token, nothing: (logits, nothing), (), token[:, None], **settings)
+            return chosen[:, 0], state
+
+        step = tf.function(step, autograph=False, jit_compile=True, reduce_retracing=True)
+        if key is not None:
+            self._compiled[key] = step
+        return step
+
+    def _seeded(self, step, seed):
+        """The step with random numbers of its own, which leaves the model's where they were."""
+        random, own = self.seed_generator.state, np.array([seed, 0])
+
+        def seeded(token, state):
+            nonlocal own
+            before = random.numpy()
+            random.assign(own)
+            try:
+                return step(token, state)
+            finally:
+                own = random.numpy()
+                random.assign(before)
+
+        return seeded
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def export(self, filepath, format="tf_saved_model", decoder="sample", options=None, **kwargs):
+        """Write a SavedModel for service; other formats as in Keras.
+
+        Its endpoints, each with any number b of rows:
+
+            texts(prompts, strings (b,)) -> strings (b,), prompt and continuation
+            serve(prompt, int32 (b, p) from START on, padded on the right) -> tokens, int32 (b, max_length)
+            initial_state(rows, int32 ()) -> [tensors (rows, ..)]
+            step(tokens, int32 (b,), *state) -> [logits (b, v), *state]
+
+        Args:
+            filepath: folder to write.
+            format: as in Keras.
+            decoder: of `texts` and `serve`, "sample" or "greedy".
+            options: dict of that decoder's, as in `generate`.
+            **kwargs: of Keras's export, such as `verbose`.
+        """
+        if format != "tf_saved_model":
+            return super().export(filepath, format=format, **kwargs)
+        if decoder not in ("sample", "greedy"):
+            raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
+        options = dict(options or {})
+
+        def serve(prompt):
+            return self.generate_tokens(None, prompt, decoder, **options)
+
+        def texts(prompts):
+            return self.vocabulary.decode(serve(self.vocabulary.encode(prompts, end=False)))
+
+        def step(tokens, *state):
+            logits, state = self.next_token(tokens, list(state))
+            return [logits, *state]
+
+        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.memory.initial_state(1)]
+        tokens = tf.TensorSpec((None,), tf.int32, name="tokens")
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((None, None), tf.int32, name="prompt")])
+        archive.add_endpoint("texts", texts, input_signature=[tf.TensorSpec((None,), tf.string, name="prompts")])
+        archive.add_endpoint("step", step, input_signature=[tokens, *state])
+        archive.add_endpoint(
+            "initial_state", self.memory.initial_state, input_signature=[tf.TensorSpec((), tf.int32, name="rows")]
+        )
+        return archive.write_out(filepath, **kwargs)
+
+
+def strings(name, texts):
+    """A TypeError for anything but a list of strings, a ValueError for none."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name}: expected a list of strings, got {texts!r:.80}")
+    if not texts:
+        raise ValueError(f"{name}: expected at least one string, got {texts!r}")
