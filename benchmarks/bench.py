@@ -17,6 +17,7 @@ import sys
 
 import decoders
 import peak_memory
+import reading
 import report
 import stacks
 import steps
@@ -330,6 +331,14 @@ def decoding(results, options):
     results.section(title, text)
 
 
+def attention(results, options):
+    """Cells that read a memory, beside Keras's loop over the same step."""
+    title, text, ratios = reading.table(reading.measure(options.runs, say))
+    for where, ratio in ratios.items():
+        results.add("attention, training: Keras's loop's time / ours", where, ratio)
+    results.section(title, text)
+
+
 SECTIONS = {
     "peers": peers,
     "memories": all_memories,
@@ -338,6 +347,7 @@ SECTIONS = {
     "limit": limit,
     "depth": depth,
     "streams": streams,
+    "attention": attention,
     "decoding": decoding,
     "time": time_and_memory,
     "traces": retraces,

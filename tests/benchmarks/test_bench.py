@@ -113,3 +113,16 @@ def test_decoding(bench, tmp_path, monkeypatch):
         assert len(results.ratios[f"decoding: tokens per second, ours / {who}"]) == 2
     assert "| beam of 10 | " in page
     assert len(results.ratios["CTC: the time of Keras's, or TensorFlow's, / ours"]) == 3
+
+
+def test_attention(bench, tmp_path, monkeypatch):
+    """Both give the same outputs and gradients of the memory and the weights."""
+    monkeypatch.setattr(bench.reading, "SIZES", [(2, 3, 4, 3, 5)])
+    monkeypatch.setattr(bench.reading, "FORMS", {"general": {"score": "general", "query": "after"}})
+    found = [function() for function in bench.reading.contestants((2, 3, 4, 3, 5), {"score": "additive"}).values()]
+    for values in zip(*found, strict=True):
+        assert all(abs(v - values[0]).max() < 1e-4 for v in values)
+    assert abs(found[0][2]).max() > 1e-3  # of the memory
+    results = bench.main(["--only", "attention", "--runs", "1", "--output", str(tmp_path)])
+    assert "| general | 2,3,4,3,5 | " in (tmp_path / "RESULTS.md").read_text()
+    assert len(results.ratios["attention, training: Keras's loop's time / ours"]) == 1
