@@ -307,23 +307,12 @@ def streams(results, options):
 
 
 def decoding(results, options):
-    """Greedy decoding and beam search beside Python loops."""
+    """Greedy decoding and beam search beside Python loops; CTC beside Keras's and TensorFlow's."""
     predicted = min(10 if options.quick else 25, decoders.LENGTH)  # the more, the slower: each runs the whole prefix
-    rows = []
-    for (search, batch), rates in decoders.measure(options.runs, predicted, say).items():
-        best = {who: max(v) for who, v in rates.items()}
-        for who in (decoders.STEP, decoders.PREDICT):
-            results.add(f"decoding: tokens per second, ours / {who}", f"{search}, {batch}", best["ours"] / best[who])
-        ratios = [f"{best['ours'] / best[who]:.1f}" for who in (decoders.STEP, decoders.PREDICT)]
-        rates = [f"{best[who]:,.0f} ({timing.median(v):,.0f})" for who, v in rates.items()]
-        rows.append((search, batch, *ratios, *rates))
-    whose = (decoders.STEP, decoders.PREDICT)
-    columns = ("search", "batch", *(f"ours / {who}" for who in whose), "ours, XLA", *whose)
-    size = f"Embedding({decoders.EMBEDDING}), LSTM({decoders.UNITS}), Dense({decoders.VOCABULARY})"
-    results.section(
-        f"Decoding: tokens per second, most (median); {size}, {decoders.LENGTH} tokens a row, {predicted} by predict",
-        timing.table(columns, rows),
-    )
+    title, text, ratios = decoders.table(decoders.measure(options.runs, predicted, say), predicted)
+    for (who, where), ratio in ratios.items():
+        results.add(f"decoding: tokens per second, ours / {who}", where, ratio)
+    results.section(title, text)
     say("CTC")
     title, text, ratios = decoders.ctc_table(decoders.ctc(options.runs))
     for what, ratio in ratios.items():

@@ -120,6 +120,20 @@ def measure(runs, predicted, say=lambda text: None):
     return found
 
 
+def table(found, predicted):
+    """`(title, table, {(who, where): ours / theirs})` of what `measure` found."""
+    rows, ratios, whose = [], {}, (STEP, PREDICT)
+    for (search, batch), rates in found.items():
+        best = {who: max(v) for who, v in rates.items()}
+        ratios |= {(who, f"{search}, {batch}"): best["ours"] / best[who] for who in whose}
+        cells = [f"{best[who]:,.0f} ({timing.median(v):,.0f})" for who, v in rates.items()]
+        rows.append((search, batch, *(f"{best['ours'] / best[who]:.1f}" for who in whose), *cells))
+    columns = ("search", "batch", *(f"ours / {who}" for who in whose), "ours, XLA", *whose)
+    size = f"Embedding({EMBEDDING}), LSTM({UNITS}), Dense({VOCABULARY})"
+    title = f"Decoding: tokens per second, most (median); {size}, {LENGTH} tokens a row, {predicted} by predict"
+    return title, timing.table(columns, rows), ratios
+
+
 def ctc(runs):
     """`{(what, whose): milliseconds of each run}`: the loss of CTC with its gradient, and its prefix beams."""
     logits = tf.random.stateless_normal((*FRAMES, SYMBOLS), [1, 2])

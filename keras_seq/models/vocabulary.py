@@ -4,8 +4,9 @@ import collections
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
+
+from keras_seq.decoding.tokens import known
 
 PAD, UNKNOWN, START, END = range(4)
 SPECIAL = ("", "[UNK]", "[START]", "[END]")
@@ -140,11 +141,8 @@ class Vocabulary(keras.layers.Layer):
 
     def check(self, name, tokens):
         """A ValueError for tokens that are none of the vocabulary, where their values are known."""
-        try:
-            values = np.asarray(tokens)
-        except (NotImplementedError, TypeError):  # a tensor of a graph
-            return
-        if values.dtype.kind == "O":  # one of a model that is being put together
+        values = None if isinstance(tokens, keras.KerasTensor) else known(tokens)
+        if values is None:
             return
         wrong = values[(values < 0) | (values >= len(self))] if values.dtype.kind in "iu" else values.ravel()
         if wrong.size:

@@ -190,7 +190,7 @@ LOGITS = np.zeros((2, 3, 4))
         ({"language_model": lambda w, s: (LOGITS[:, 0, :3], s)}, r"language_model: expected logits \(rows, 4\)"),
         ({"language_model": lambda w, s: (LOGITS[:, 0], [s])}, "step: expected a state of the structure"),
     ],
-    ids=str,
+    ids=lambda v: v if isinstance(v, str) else " ".join(v),
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
