@@ -112,7 +112,7 @@ def pictures(folder, model, progress):
         plot_alignment(weights, *labels).savefig(folder / f"alignment_{i}.png", dpi=80)
 
 
-def main(arguments=None):
+def options_of(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--score", default="additive", choices=["additive", "dot", "general", "multi_head"])
     parser.add_argument("--query", default="before", choices=["before", "after"])
@@ -130,7 +130,11 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/date_translation"))
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = options_of(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
 

@@ -29,6 +29,11 @@ def having(**wanted):
     return [c for c in BUILT_IN if fits(CELLS[c.name])]
 
 
+def reading(*words):
+    """The cases of attention whose names have these words."""
+    return [c for c in BUILT_IN if all(word in c.name for word in ("Attention", *words))]
+
+
 def layers(*names):
     return [c for c in BUILT_IN if c.layer in names]
 
@@ -214,5 +219,24 @@ GROUPS = [
         [c for c in BUILT_IN if c.cell and "Conditioned" in c.name],
         [("projected + term", "projected")],
     ),
+    (
+        keras_seq.AttentionCell,
+        "step",
+        reading("input_feeding"),
+        [("[context, output]", "[output, context]"), ("(*new, output)", "(*new, attended)")],
+    ),
+    (
+        keras_seq.AttentionCell,
+        "step",
+        reading("units=5"),
+        [("states[0], constants", "states[1], constants")],
+    ),
+    (
+        keras_seq.AttentionCell,
+        "read",
+        [c for c in reading() if "score" not in c.name],
+        [("keys + query", "keys - query")],
+    ),
+    (keras_seq.AttentionCell, "read", reading("multi_head"), [("self.head_size**-0.5", "1.0")]),
 ]
 FAULTS = [(owner, name, old, new, cases) for owner, name, cases, changes in GROUPS for old, new in changes]

@@ -13,10 +13,10 @@ from faults import caught, proxy, rewrite
 from keras import ops, tree
 
 import keras_seq
-from keras_seq.cells import base, gated, gru, lstm, narx, simple
+from keras_seq.cells import attention, base, gated, gru, lstm, narx, simple
 from keras_seq.layers import rnn
 
-MODULES = [gru, lstm, narx, simple]
+MODULES = [attention, gru, lstm, narx, simple]
 HELD = [c for c in KINDS if c.gated]
 ZONED = having(zoneout=bool)
 

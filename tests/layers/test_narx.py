@@ -221,7 +221,7 @@ def check_finite_differences(given, step=1e-5, directions=2):
 
 @pytest.mark.parametrize(
     ("name", "loop"),
-    [*((name, loop) for name in SOME for loop in LOOPS), *((name, "warm-up") for name in CASES if name not in SOME)],
+    [*((name, loop) for name in SOME for loop in LOOPS), *[(n, "warm-up") for n in CASES if n not in SOME][::2]],
 )
 def test_finite_differences(name, loop):
     """A warm-up is both: a part in open loop, and backpropagation through time from there on."""
