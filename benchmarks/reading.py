@@ -9,6 +9,7 @@ import keras_seq
 SIZES = [(32, 12, 40, 32, 64), (64, 20, 30, 64, 128), (64, 50, 50, 128, 256)]  # b, t, s, d, u
 FORMS = {
     "additive, before": {"score": "additive"},
+    "general, after": {"score": "general", "query": "after"},
     "general, after, input feeding": {"score": "general", "query": "after", "input_feeding": True},
     "multi-head, before": {"score": "multi_head"},
 }
@@ -23,7 +24,7 @@ class Holding(keras.layers.Layer):
 
     def call(self, inputs, states, training=False):
         output, new = self.cell.advanced(self.cell.projected(inputs), states, self.held)
-        return self.cell.read_out(output), list(new)
+        return self.cell.read_out(output, self.held), list(new)
 
 
 def contestants(size, arguments):

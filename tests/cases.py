@@ -258,6 +258,7 @@ FURTHER = [
     conditioned(keras_seq.JordanCell, {"outputs": 2, "blocked": False, "decay": 0.2}, targets=True),
     attending(keras_seq.LSTMCell, {"peepholes": True, "zoneout": 0.25}, units=5),
     attending(keras_seq.LSTMCell, {"projection": 3}, query="after", score="general"),
+    attending(keras_seq.GRUCell, {}, query="after", units=3),
     attending(keras_seq.SimpleRNNCell, {}, U, query="after", score="dot", output_activation="linear"),
     attending(keras_seq.GRUCell, {}, score="multi_head", heads=2),
     attending(

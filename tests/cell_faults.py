@@ -229,13 +229,13 @@ GROUPS = [
         keras_seq.AttentionCell,
         "step",
         reading("units=5"),
-        [("states[0], constants", "states[1], constants")],
+        [("self.attend(states[0]", "self.attend(states[1]")],
     ),
     (
         keras_seq.AttentionCell,
         "read",
         [c for c in reading() if "score" not in c.name],
-        [("keys + query", "keys - query")],
+        [("ops.expand_dims(keys, 1) + asked", "ops.expand_dims(keys, 1) - asked")],
     ),
     (keras_seq.AttentionCell, "read", reading("multi_head"), [("self.head_size**-0.5", "1.0")]),
 ]

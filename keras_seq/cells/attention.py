@@ -3,10 +3,13 @@
 import keras
 from keras import activations, initializers, ops
 
+# Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
+from keras.src.backend.common.variables import AutocastScope
+
 from keras_seq.cells.arguments import boolean, named, positive_integer
 from keras_seq.cells.around import CellAround, check_gated, check_projection
 from keras_seq.cells.base import Cell
-from keras_seq.engine import dot, expose
+from keras_seq.engine import dot, expose, multiplying_in
 
 SCORES = ("additive", "dot", "general", "multi_head")
 
@@ -34,7 +37,8 @@ class AttentionCell(CellAround):
     Nothing behind the mask reaches a value or a gradient. Internals, besides those of the cell: `alignment` a_t (b, t, s),
     with several heads their mean, and `alignment_0` .. those of each; `context` c_t.
 
-    h is the first state of the cell. Without `input_feeding`, "after" sends nothing of what is read to the next step.
+    h is the first state of the cell. Without `input_feeding`, "after" sends nothing of what is read to the next step: but for
+    additive scores a layer then reads for all steps at once, after the loop.
     Bahdanau's readout sees x_t, c_t and h_t: give `output_units` to see the last two.
 
     Weights: `query_kernel` (q, a), `key_kernel` (m, a) (general: (m, q)), `score_bias` b and `score_kernel` v (a,);
@@ -108,6 +112,8 @@ class AttentionCell(CellAround):
         if units is not None and score in ("dot", "general"):
             raise ValueError(f"units: expected None with score={score!r}, got {units}")
         self.has_output = query == "after" or self.output_units is not None
+        # what no next step reads is read for all steps at once; of additive scores that would be (b, t, s, a) numbers
+        self.reads_late = query == "after" and not self_fed and score != "additive"
         if self_fed and not self.has_output:
             raise ValueError("input_feeding: expected output_units with query='before', got none")
         if self.has_output and (any(cell.zoneout_rates()) or getattr(cell, "has_readout", False) or cell.takes_targets):
@@ -211,45 +217,58 @@ class AttentionCell(CellAround):
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def read(self, query, constants):
-        """The context c_t (b, c) of a query (b, q), and the alignments of each head (b, heads, s)."""
+    def asked(self, query):
+        """What the keys are compared with, (.., a), of queries (.., q)."""
+        return dot(query, self.query_kernel, dropout=False) if hasattr(self, "query_kernel") else query
+
+    def read(self, asked, constants):
+        """The contexts (b, n, c) of n queries for each row, (b, n, a), and their alignments (b, heads, n, s)."""
         values, keys, *mask = constants
-        if self.score in ("additive", "multi_head"):
-            query = dot(query, self.query_kernel, dropout=False)
         if self.score == "additive":
-            query = ops.expand_dims(query, 1)
-            scores = ops.expand_dims(ops.sum(self.score_kernel * ops.tanh(keys + query), axis=-1), 1)
+            asked = ops.expand_dims(asked, 2)
+            scores = ops.sum(self.score_kernel * ops.tanh(ops.expand_dims(keys, 1) + asked), axis=-1)[:, None]
         elif self.score == "multi_head":
-            query = (query + self.query_bias) * self.head_size**-0.5
-            scores = ops.einsum("bshk,bhk->bhs", self._by_head(keys), self._by_head(query))
+            asked = self._by_head((asked + self.query_bias) * self.head_size**-0.5)
+            scores = ops.einsum("bshk,bnhk->bhns", self._by_head(keys), asked)
         else:
-            scores = ops.expand_dims(ops.sum(keys * ops.expand_dims(query, 1), axis=-1), 1)
-        weights = _softmax(scores, ops.expand_dims(mask[0], 1) if mask else None)
+            scores = ops.einsum("bsk,bnk->bns", keys, asked)[:, None]
+        weights = _softmax(scores, mask[0][:, None, None] if mask else None)
         if self.score != "multi_head":
-            return ops.sum(ops.expand_dims(weights[:, 0], -1) * values, axis=1), weights
-        context = ops.einsum("bhs,bshk->bhk", weights, self._by_head(values))
-        context = ops.reshape(context, (-1, self.heads * self.head_size))
-        context = dot(context, self.heads_kernel, dropout=False) + self.heads_bias
-        if mask:  # nothing read is zero, its bias too
-            seen = ops.any(mask[0], axis=1, keepdims=True)
-            context = ops.where(seen, context, ops.zeros_like(context))
-        return context, weights
+            return ops.einsum("bns,bsk->bnk", weights[:, 0], values), weights
+        contexts = ops.einsum("bhns,bshk->bnhk", weights, self._by_head(values))
+        contexts = ops.reshape(contexts, (*ops.shape(contexts)[:2], self.heads * self.head_size))
+        return contexts, weights
+
+    def attend(self, query, constants):
+        """The context of each query, (b, q) or (b, n, q); alignments are exposed."""
+        alone = len(query.shape) == 2
+        asked = self.asked(query)
+        context, weights = self.read(ops.expand_dims(asked, 1) if alone else asked, constants)
+        context, weights = (context[:, 0], weights[:, :, 0]) if alone else (context, weights)
+        if self.score == "multi_head":
+            context = dot(context, self.heads_kernel, dropout=False) + self.heads_bias
+            if len(constants) == 3:  # nothing read is zero, its bias too
+                seen = ops.reshape(ops.any(constants[2], axis=1), (-1, *[1] * (len(context.shape) - 1)))
+                context = ops.where(seen, context, ops.zeros_like(context))
+        each = [weights[:, i] for i in range(self.heads)]
+        heads = {f"alignment_{i}": w for i, w in enumerate(each)} if self.heads > 1 else {}
+        expose(alignment=sum(each) / self.heads, context=context, **heads)
+        return context
 
     def step(self, projected, states, constants=(), **targets):
         if self.query == "before" or self.input_feeding:
             check_projection(self.cell, projected)
         if self.query == "before":
-            context, weights = self.read(states[0], constants)
+            context = self.attend(states[0], constants)
             projected = projected + dot(context, self.context_kernel, dropout=False)
         if self.input_feeding:
             *states, attended = states
             projected = projected + dot(attended, self.feeding_kernel, dropout=False)
         output, new = self.cell.step(projected, tuple(states), **targets)
+        if self.reads_late:
+            return output, new
         if self.query == "after":
-            context, weights = self.read(output, constants)
-        means = ops.mean(weights, axis=1) if self.heads > 1 else weights[:, 0]
-        each = {f"alignment_{i}": weights[:, i] for i in range(self.heads)} if self.heads > 1 else {}
-        expose(alignment=means, context=context, **each)
+            context = self.attend(output, constants)
         if self.has_output:
             output = ops.concatenate([context, output], axis=-1)
         if self.input_feeding:
@@ -257,11 +276,18 @@ class AttentionCell(CellAround):
             new = (*new, output)
         return output, new
 
-    def readout(self, outputs):
-        """The output of all steps at once where no next step reads it."""
+    def readout(self, outputs, constants=()):
+        """The output of all steps at once where no next step reads it, and what it reads."""
         if not self.has_output:
             return self.cell.readout(outputs)
-        return outputs if self.input_feeding else self.output_activation(ops.matmul(outputs, self.output_kernel))
+        if self.input_feeding:
+            return outputs
+        if self.reads_late:
+            with AutocastScope(self.variable_dtype), multiplying_in(self.compute_dtype):
+                long = ops.cast(outputs, self.variable_dtype)
+                long = ops.concatenate([self.attend(long, constants), long], axis=-1)
+            outputs = ops.cast(long, outputs.dtype)
+        return self.output_activation(ops.matmul(outputs, self.output_kernel))
 
     def _by_head(self, x):
         return ops.reshape(x, (*ops.shape(x)[:-1], self.heads, self.head_size))

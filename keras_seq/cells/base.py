@@ -82,6 +82,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     """Whether a row's result depends on other rows of the batch, as with batch normalisation; else they may run apart."""
     constants_by_row = False
     """Whether every constant is (b, ...), a row of it for each row of the batch; else they keep rows together."""
+    reads_late = False
+    """Whether `readout` reads the constants too, prepared, as `readout(outputs, constants)`; they then are (b, ...)."""
     takes_targets = False
     """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
     settings = types.MappingProxyType({})
@@ -189,11 +191,11 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             exchange(n, m)
         return output, mixed
 
-    def read_out(self, outputs):
+    def read_out(self, outputs, constants=()):
         """`readout`, in the short type under a mixed policy; the very same tensor where there is none."""
         with AutocastScope(self.compute_dtype):
             short = self._short(outputs)
-            read = self.readout(short)
+            read = self.readout(short, *([constants] if self.reads_late else []))
         return outputs if read is short else read
 
     def call(self, inputs, states, constants=(), training=False):
@@ -205,7 +207,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         kept = self.zoneout_masks(ops.shape(inputs)[:1]) if training else None
         constants = self.prepared(constants)
         output, states = self.advanced(self.projected(inputs), states, constants, None, dropped, kept)
-        return self.read_out(output), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
+        return self.read_out(output, constants), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
 
     def zoneout_rates(self):
         """The rate of each state."""

@@ -195,7 +195,7 @@ class RNN(Stepwise, keras.layers.RNN):
         kept = cell.zoneout_masks(ops.shape(sequences)[:2]) if training else None
         if kept is not None:
             inputs["kept"] = kept
-        constants = cell.prepared(constants)
+        constants = prepared = cell.prepared(constants)
         dropping = bool(training and cell.recurrent_dropout)
         if dropping:
             constants = (*constants, cell.get_recurrent_dropout_mask(states[0]))
@@ -215,7 +215,7 @@ class RNN(Stepwise, keras.layers.RNN):
                     dropped,
                     projected.get("kept"),
                 )
-            if self.return_internals and not found:
+            if self.return_internals and not (found or cell.reads_late):
                 raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")
             results = {"output": ops.cast(output, self.compute_dtype)}
             return {**results, "internals": found} if found else results, states
@@ -244,20 +244,21 @@ class RNN(Stepwise, keras.layers.RNN):
                 checkpoint=self.checkpoint,
                 history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
             )
-        outputs = results["output"]
+        output, found = self._read_out(results["output"], mask, prepared)
         if self.return_internals and not self.return_sequences:
-            outputs = outputs[:, -1]
-        return self._read_out(outputs, mask), list(states), results.get("internals")
+            output = output[:, -1]
+        return output, list(states), {**results.get("internals", {}), **(found or {})} or None
 
-    def _read_out(self, outputs, mask):
-        """The readout, and zeros where no real step has been."""
-        read = self.cell.read_out(outputs)
+    def _read_out(self, outputs, mask, constants):
+        """`(the readout, what it exposes)`, with zeros where no real step has been."""
+        with engine.collecting(self.return_internals) as found:
+            read = self.cell.read_out(outputs, constants)
         if mask is None or read is outputs:
-            return read
+            return read, found
         mask = ops.flip(mask, axis=1) if self.go_backwards else mask
         shown = mask if self.zero_output_for_mask else ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
-        shown = ops.expand_dims(shown if self.return_sequences else shown[:, -1], -1)
-        return ops.where(shown, read, ops.zeros_like(read))
+        shown = ops.expand_dims(shown if self.return_sequences or self.return_internals else shown[:, -1], -1)
+        return tree.map_structure(lambda x: ops.where(shown, x, ops.zeros_like(x)), (read, found or {}))
 
     def _keras_loop(self, project, step, inputs, states, constants, mask):
         """The same by Keras's loop, which takes one sequence and gives one: all of a step side by side in their last axis."""
@@ -310,7 +311,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 projected = self.cell.projected(inputs)
                 constants = constants if isinstance(constants, Prepared) else self.prepared(constants)
                 output, new = self.cell.advanced(projected, states, constants, targets)
-            output = self.cell.read_out(ops.cast(output, self.compute_dtype))
+            output = self.cell.read_out(ops.cast(output, self.compute_dtype), constants)
         else:
             output, new = self.cell(inputs, states)
             new = new if isinstance(new, (list, tuple)) else [new]

@@ -101,8 +101,9 @@ def features_of(cell):
 
 def taken(cell, x, states, constants=()):
     """`(output after the readout, new states)` of one step on inputs (b, d)."""
-    output, new = cell.advanced(cell.projected(x), tuple(states), cell.prepared(constants))
-    return cell.read_out(output), new
+    constants = cell.prepared(constants)
+    output, new = cell.advanced(cell.projected(x), tuple(states), constants)
+    return cell.read_out(output, constants), new
 
 
 def _specified(constant):

@@ -15,10 +15,11 @@ M = 3
 FORMS = [
     attending(GRUCell, {}, M, output_units=3, input_feeding=True),
     attending(LSTMCell, {}, M, query="after", score="general"),
+    attending(LSTMCell, {}, M, query="after", score="multi_head", heads=2),
     attending(LSTMCell, {}, U, query="after", score="dot", input_feeding=True),
     attending(GRUCell, {}, M, score="multi_head", heads=2, units=3),
 ]
-forms = pytest.mark.parametrize("case", FORMS, ids=["additive", "general", "dot", "multi-head"])
+forms = pytest.mark.parametrize("case", FORMS, ids=["additive", "general", "late heads", "dot", "multi-head"])
 SEEN = MASK[::-1].copy()  # the first row sees nothing, the last one all
 
 
@@ -61,7 +62,7 @@ def test_what_is_read_is_what_keras_reads(case, masked):
     before = tf.concat([data.states[0][:, None], hidden[:, :-1]], 1)
     query = before if cell.query == "before" else hidden
     if cell.score == "multi_head":
-        peer = keras.layers.MultiHeadAttention(2, 3, dtype="float64")
+        peer = keras.layers.MultiHeadAttention(2, cell.head_size, dtype="float64")
         peer.build(query.shape, memory.shape)
         shapes = [w.shape for w in peer.get_weights()]
         names = ["query", "key", "value", "heads"]
