@@ -249,7 +249,7 @@ def test_repeated_output_taken_for_zeros_by_the_backward_pass(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    **named([c for c in GRADIENT_CASES if c.cell or c.layer in ("LSTM", "NARX", "Elman", "Jordan")])
+    **named([c for c in GRADIENT_CASES if c.cell or c.layer in ("LSTM", "NARX", "Elman", "Jordan")][::2])
 )
 def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch):
     """Each argument's gradient is looked at: inputs, states, constants, every weight."""

@@ -14,7 +14,6 @@ PLAIN = [Case("LSTM"), Case("GRU", {"reset_after": False})]
 SIZES = [(4, 5), (3, 1), (1, 1), (1, 4), (5, 3)]
 CHOICES = [
     {"lanes": 2},
-    {"lanes": 3},
     {"merged": False, "lanes": 2},
     {"training": False, "lanes": 2},
 ]

@@ -50,7 +50,7 @@ def check_fitted(model, x, y, epochs=20, **compile_arguments):
     return model
 
 
-@pytest.mark.parametrize(**named(MEMORIES[::2]))
+@pytest.mark.parametrize(**named(MEMORIES[::3]))
 def test_fit_sequential_compiled(case):
     layer = getattr(keras_seq, case.layer)(U, dropout=0.05, recurrent_dropout=0.05, **case.arguments)
     check_fitted(sequential(layer), X, Y)

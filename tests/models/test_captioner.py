@@ -72,9 +72,7 @@ def test_the_extra_term_is_that_of_the_textbook():
     np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("features_as", "jit"), [("initial_state", True), ("each_step", False), ("attention", True)], ids=str
-)
+@pytest.mark.parametrize(("features_as", "jit"), [("each_step", False), ("attention", True)], ids=str)
 def test_learns_three_pictures_by_heart(features_as, jit, as_shipped):
     keras.utils.set_random_seed(3)
     model, images = (
