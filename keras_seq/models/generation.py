@@ -120,7 +120,11 @@ class Writer:
         rows = _rows(inputs)
         if len(prompts) != rows:
             raise ValueError(f"prompts: expected {rows}, one for each row, got {len(prompts)}")
-        found = self.compiled_tokens(inputs, self.vocabulary.encode(prompts, end=False), decoder, **options)
+        return self.compiled_texts(inputs, self.vocabulary.encode(prompts, end=False), decoder, options)
+
+    def compiled_texts(self, inputs, prompt, decoder, options):
+        """The strings of `compiled_tokens`; of a beam with `n_best` above 1, lists of them."""
+        found = self.compiled_tokens(inputs, prompt, decoder, **options)
         if decoder == "beam":
             found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
         return self.texts(found)

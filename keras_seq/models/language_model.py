@@ -253,10 +253,7 @@ class LanguageModel(Writer, keras.Model):
         tokens = self._prompt_tokens(prompts, longest)
         # always as wide as there is room for, so that no length of a prompt is compiled anew
         tokens = np.pad(tokens, ((0, 0), (0, longest + 1 - tokens.shape[1])), constant_values=self.vocabulary.pad)
-        found = self.compiled_tokens(None, tf.constant(tokens), decoder, **options)
-        if decoder == "beam":
-            found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
-        return self.texts(found)
+        return self.compiled_texts(None, tf.constant(tokens), decoder, options)
 
     def _prompt_tokens(self, prompts, longest=None):
         strings("prompts", prompts)
