@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.cells.arguments import boolean
-from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, states_of, to_front
+from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.tokens import token
 
 
@@ -16,8 +16,10 @@ class CTCLoss(keras.losses.Loss):
         loss = -log sum_{paths} prod_t softmax(logits_t)[path_t],   over all paths that collapse to the labels
 
     A path gives each frame a label or the blank; it collapses by taking equal neighbours together and blanks out. The
-    forward algorithm sums over all paths in log space, the backward algorithm gives the exact gradient, `softmax - share
-    of each symbol`; both are one loop of `keras.ops` that compiles under XLA and keeps float64.
+    forward algorithm sums over all paths in log space; the gradient, `softmax - share of each symbol`, comes of walking
+    back over what it found. Both are one loop of `keras.ops` that compiles under XLA and keeps float64. In float32 scores
+    are kept relative to the best of their frame and shares sum to 1 in each frame, so that thousands of frames cost no
+    digits.
 
     Frames hidden by the Keras mask of the predictions (that of a `Masking` or an `Embedding`, which the layers here carry
     along) do not count, wherever they stand: the loss of a row is that of its visible frames alone, and none of what is
@@ -119,25 +121,17 @@ def ctc_loss(labels, logits, mask=None, blank=0):
     seen = ops.transpose(visible)
 
     def negative_log(logits):
-        emissions = emitted(logits, symbols)
-        _, final, forward = lattice(emissions, symbols, blank, first, seen, ops.logsumexp)
-        total = ops.logsumexp(ops.where(ops.logical_or(last, label), final, -float("inf")), axis=1)
+        scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.logsumexp)
+        ends = ops.where(ops.logical_or(last, label), scores[-1], ops.full_like(scores[-1], -float("inf")))
+        total = ops.logsumexp(ends, axis=1) + common
 
         def gradient(*upstream, **given):
             (upstream,) = upstream or (given["upstream"],)
-            # the backward algorithm is the forward one on all turned round, begun in the last state
-            turned = [ops.flip(x, axis=1) for x in (symbols, last)]
-            _, _, backward = lattice(
-                ops.flip(emissions, axis=(0, 2)), turned[0], blank, turned[1], ops.flip(seen, axis=0), ops.logsumexp
-            )
-            backward = ops.flip(backward, axis=(0, 2))
-            possible = ops.logical_and(seen, total > -float("inf"))[:, :, None]
-            reached = ops.logical_and(forward > -float("inf"), backward > -float("inf"))
-            through = ops.exp(forward + backward - emissions - total[:, None])
-            shares = ops.where(ops.logical_and(possible, reached), through, 0.0)
+            shares = posteriors(scores, ends, symbols, blank, seen)
             shares = ops.einsum("tbs,bsv->btv", shares, ops.one_hot(symbols, logits.shape[-1], dtype=logits.dtype))
-            slopes = ops.where(ops.transpose(possible, (1, 0, 2)), ops.softmax(logits, axis=-1) - shares, 0.0)
-            return slopes * upstream[:, None, None]
+            possible = ops.logical_and(visible, total[:, None] > -float("inf"))[:, :, None]
+            slopes = ops.softmax(logits, axis=-1) - shares
+            return ops.where(possible, slopes, ops.zeros_like(slopes)) * upstream[:, None, None]
 
         return -total, gradient
 

@@ -50,20 +50,18 @@ def ctc_align(logits, labels, mask=None, blank=0):
     labels, count, columns = to_front(labels, labels != blank, blank)
     symbols, first, last, label = states_of(labels, count, blank)
     seen = ops.transpose(visible)
-    start, final, scores = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.max)
-    ends = ops.where(ops.logical_or(last, label), final, -float("inf"))
-    score, state = ops.max(ends, axis=1), ops.cast(ops.argmax(ends, axis=1), "int32")
+    scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.max)
+    ends = ops.where(ops.logical_or(last, label), scores[-1], ops.full_like(scores[-1], -float("inf")))
+    score, state = ops.max(ends, axis=1) + common, ops.cast(ops.argmax(ends, axis=1), "int32")
     skips = may_skip(symbols, blank)
 
-    before = ops.concatenate([start[None], scores], axis=0)
-
     def back(state, index):
-        ways = arrivals(ops.take(before, index, axis=0), skips)
+        ways = arrivals(ops.take(scores, index, axis=0), skips)
         ways = ops.take_along_axis(ways, state[None, :, None], axis=2)[:, :, 0]
         earlier = state - ops.cast(ops.argmax(ways, axis=0), "int32")
         return ops.where(ops.take(seen, index, axis=0), earlier, state), state
 
-    _, states = ops.scan(back, state, ops.arange(ops.shape(seen)[0]), reverse=True)
+    _, states = ops.scan(back, state, ops.arange(ops.shape(seen)[0], dtype="int32"), reverse=True)
     says = ops.logical_and(ops.transpose(states) % 2 == 1, ops.logical_and(visible, score[:, None] > -float("inf")))
     columns = ops.pad(columns, ((0, 0), (0, 1)))  # what says no label reads a place that may not be there
     columns = ops.take_along_axis(columns, ops.transpose(states) // 2, axis=1)

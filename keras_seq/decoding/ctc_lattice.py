@@ -79,18 +79,24 @@ def may_skip(symbols, blank):
 
 
 def moved(x, places, fill):
-    """(b, s) with everything so many states further on, and `fill` before it."""
-    return ops.pad(x, ((0, 0), (places, 0)), constant_values=fill)[:, : ops.shape(x)[1]]
+    """(.., s) with everything so many states further on, and `fill` before it; below 0 further back, and `fill` after it."""
+    size, before, after = ops.shape(x)[-1], max(0, places), max(0, -places)
+    padded = ops.pad(x, (*[(0, 0)] * (len(x.shape) - 1), (before, after)), constant_values=fill)
+    return padded[..., after : after + size]
 
 
 def arrivals(scores, skips):
-    """The scores (3, b, s) with which each state is reached: by staying, from the one before, from the last but one."""
+    """The scores (.., 3, b, s) with which each state is reached: by staying, from the one before, from the last but one."""
     worst = -float("inf")
-    return ops.stack([scores, moved(scores, 1, worst), ops.where(skips, moved(scores, 2, worst), worst)])
+    skipping = ops.where(skips, moved(scores, 2, worst), ops.full_like(scores, worst))
+    return ops.stack([scores, moved(scores, 1, worst), skipping], axis=-3)
 
 
 def lattice(emissions, symbols, blank, start, seen, combine):
-    """`(before the first frame (b, s), after the last, after each (t, b, s))`: log scores of all ways into each state.
+    """`(scores (t + 1, b, s), common (b,))`: log scores of all ways into each state, before each frame and after the last.
+
+    What the states have in common, the best score so far, is taken out before each frame, so that scores stay as exact after
+    a thousand frames as after one; `common` is what has been taken out, to be added after the last frame.
 
     Args:
         emissions: (t, b, s).
@@ -100,12 +106,44 @@ def lattice(emissions, symbols, blank, start, seen, combine):
         combine: `ops.logsumexp` for the sum over all ways, `ops.max` for the best one.
     """
     skips = may_skip(symbols, blank)
-    first = ops.cast(ops.where(start, 0.0, -float("inf")), emissions.dtype)
+    first = ops.where(start, ops.zeros_like(emissions[0]), ops.full_like(emissions[0], -float("inf")))
 
     def advance(scores, index):
         # by index: Keras on TensorFlow cannot scan two arrays of a length that is not known
+        scores = scores - best(scores, axis=1)
         new = combine(arrivals(scores, skips), axis=0) + ops.take(emissions, index, axis=0)
         new = ops.where(ops.take(seen, index, axis=0)[:, None], new, scores)
         return new, new
 
-    return first, *ops.scan(advance, first, ops.arange(ops.shape(seen)[0]))
+    _, scores = ops.scan(advance, first, ops.arange(ops.shape(seen)[0], dtype="int32"))
+    scores = ops.concatenate([first[None], scores], axis=0)
+    return scores, ops.sum(best(scores[:-1], axis=2), axis=(0, 2))
+
+
+def best(scores, axis):
+    """The largest, the axis kept; 0 where all are -inf."""
+    found = ops.max(scores, axis=axis, keepdims=True)
+    return ops.where(found > -float("inf"), found, ops.zeros_like(found))
+
+
+def posteriors(scores, ends, symbols, blank, seen):
+    """The share (t, b, s) of the ways through each state in all ways to the `ends` (b, s), by the `scores` of `lattice`.
+
+    From the last frame to the first, each state's share goes to the states it was reached from, in parts that sum to 1. So
+    do the shares of each frame, however many there are.
+    """
+    ways = arrivals(scores[:-1], may_skip(symbols, blank))
+    ways = ops.exp(ways - best(ways, axis=1))
+    total = ops.sum(ways, axis=1, keepdims=True)
+    ways = ways / ops.where(total > 0, total, ops.ones_like(total))
+    last = ops.exp(ends - best(ends, axis=1))
+    total = ops.sum(last, axis=1, keepdims=True)
+    last = last / ops.where(total > 0, total, ops.ones_like(total))
+
+    def back(shares, index):
+        stayed, one, two = ops.unstack(ops.take(ways, index, axis=0) * shares, 3, axis=0)
+        before = stayed + moved(one, -1, 0.0) + moved(two, -2, 0.0)
+        return ops.where(ops.take(seen, index, axis=0)[:, None], before, shares), shares
+
+    _, shares = ops.scan(back, last, ops.arange(ops.shape(seen)[0], dtype="int32"), reverse=True)
+    return shares

@@ -70,6 +70,28 @@ def test_long_sequences_equal_keras():
     np.testing.assert_allclose(half, theirs, rtol=1e-2)
 
 
+@pytest.mark.parametrize(("frames", "count", "scale"), [(400, 150, 1.0), (400, 150, 5.0), (1500, 100, 1.0)])
+def test_gradient_of_long_sequences_in_float32(frames, count, scale):
+    """As in float64, and nothing is left over in any frame."""
+    rng = np.random.default_rng(0)
+    logits = (scale * rng.normal(size=(2, frames, 30))).astype("float32")
+    labels, mask = rng.integers(1, 30, size=(2, count)), rng.random((2, frames)) < 0.95
+
+    @tf.function
+    def differentiated(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            losses = ctc_loss(labels, x, mask)
+        return losses, tape.gradient(losses, x)
+
+    losses, slopes = differentiated(tf.constant(logits))
+    exact_losses, exact = differentiated(tf.constant(logits, "float64"))
+    np.testing.assert_allclose(losses, exact_losses, rtol=1e-6)
+    assert np.max(np.abs(exact)) > 0.1
+    np.testing.assert_allclose(slopes, exact, atol=5e-5)
+    assert np.max(np.abs(np.sum(slopes, axis=-1, dtype="float64"))) < 5e-6
+
+
 def test_one_trace_for_all_shapes():
     traces = []
     any_shape = [tf.TensorSpec((None, None), "int32"), tf.TensorSpec((None, None, 3), "float64")]
