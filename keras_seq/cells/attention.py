@@ -9,6 +9,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq.cells.arguments import boolean, named, positive_integer
 from keras_seq.cells.around import CellAround, check_gated, check_projection
 from keras_seq.cells.base import Cell
+from keras_seq.cells.floats import lowest
 from keras_seq.engine import dot, expose, multiplying_in
 
 SCORES = ("additive", "dot", "general", "multi_head")
@@ -297,8 +298,8 @@ def _softmax(scores, mask):
     """Along the last axis over what the mask shows; zeros where it shows nothing."""
     if mask is None:
         return ops.softmax(scores, axis=-1)
-    scores = ops.where(mask, scores, ops.full_like(scores, -1e9))
-    shares = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True)))
+    shown = ops.where(mask, scores, ops.full_like(scores, lowest(keras.backend.standardize_dtype(scores.dtype))))
+    shares = ops.exp(shown - ops.stop_gradient(ops.max(shown, axis=-1, keepdims=True)))
     shares = ops.where(mask, shares, ops.zeros_like(shares))
     total = ops.sum(shares, axis=-1, keepdims=True)
     return shares / ops.where(total > 0, total, ops.ones_like(total))

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_seq.cells.floats import lowest
 from keras_seq.layers.parts import last_real
 from keras_seq.layers.stepwise import Stepwise, check_sequences, kept
 
@@ -156,7 +157,8 @@ class MaskedMax(_Pooling):
     def call(self, sequences, mask=None):
         check_sequences(sequences, mask)
         shown, mask, count = _real(sequences, mask)
-        found = ops.max(ops.where(mask, shown, ops.full_like(shown, -float("inf"))), axis=1)
+        least = ops.full_like(shown, lowest(keras.backend.standardize_dtype(shown.dtype)))
+        found = ops.max(ops.where(mask, shown, least), axis=1)
         return ops.where(count > 0, found, ops.zeros_like(found))
 
     def first_state(self, batch_size):

@@ -132,6 +132,32 @@ def test_what_the_mask_hides_is_not_there(case):
         assert_close(tf.nest.flatten(alone)[:count], [r[row : row + 1] for r in results[:count]], 1e-12)
 
 
+@pytest.mark.parametrize("query", ["before", "after"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16", "mixed_bfloat16"])
+def test_scores_of_any_size_under_a_mask(dtype, query):
+    """Far below what any number could stand for; those that are alike get the same weight, and all has finite gradients."""
+    cell = AttentionCell(keras_seq.SimpleRNNCell(U, activation="linear", dtype=dtype), "dot", query=query, dtype=dtype)
+    layer = keras_seq.RNN(cell, return_sequences=True, return_internals=True, dtype=dtype)
+    layer.build((B, 2, U), constants_shape=[(B, 5, U)])
+    for w in layer.weights:
+        w.assign(tf.eye(*w.shape) if w.path.endswith("/recurrent_kernel") else tf.zeros(w.shape))
+    memory, states = tf.fill((B, 5, U), -6e4), [tf.fill((B, U), 6e4)]
+
+    def differentiated(memory):
+        with tf.GradientTape() as tape:
+            tape.watch(memory)
+            y, internals = layer(tf.zeros((B, 2, U)), initial_state=states, constants=[memory, tf.constant(SEEN)])
+            total = tf.reduce_sum(tf.cast(y, "float64")) + tf.reduce_sum(tf.cast(internals["context"], "float64"))
+        return internals["alignment"], tape.gradient(total, memory)
+
+    expected = SEEN / np.maximum(1, SEEN.sum(1, keepdims=True))
+    for function in (differentiated, tf.function(differentiated, jit_compile=True)):
+        alignment, slopes = function(memory)
+        np.testing.assert_allclose(alignment[:, 0], expected, rtol=1e-6)
+        assert np.all(np.isfinite(slopes))
+        assert np.all(slopes.numpy()[~SEEN] == 0)
+
+
 def test_a_mask_that_keras_carries_is_read():
     """Through a model of an encoder under Masking, saved and loaded."""
     layer = keras_seq.RNN(AttentionCell(GRUCell(U), score="general"), return_sequences=True)
