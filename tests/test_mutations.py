@@ -8,12 +8,14 @@ import conformance
 import pytest
 import tensorflow as tf
 from conformance import EVERYTHING, GAPS, KINDS, Case, named
-from faults import caught, proxy, rewrite
+from mutants import call, caught, choice, item, mutate, negated, op, proxy
 
 from keras_seq.engine import lanes, together
 from keras_seq.engine import loop as passes
 from keras_seq.engine import tensorflow as engine
 from keras_seq.layers import rnn
+
+pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
 HELD = [c for c in KINDS if c.gated]
 
@@ -50,7 +52,7 @@ def test_zeros_for_masked_steps_left_out_or_put_in(case, monkeypatch):
     loop(monkeypatch, lambda call, flags: flags.update(zero_output_for_mask=not flags["zero_output_for_mask"]))
     caught(conformance.check_oracle, case)
     if case.layer in ("SimpleRNN", "Elman") and case.arguments.get("outputs"):  # a readout puts in zeros itself
-        rewrite(monkeypatch, rnn.RNN, "_read_out", "mask if self.zero_output_for_mask else", "")
+        mutate(monkeypatch, rnn.RNN, "_read_out", choice("zero_output_for_mask"), "{1}")
     caught(conformance.check_oracle, case, zero_output_for_mask=True)
 
 
@@ -112,24 +114,24 @@ AT_ONCE = [c for c in HELD if c.targets or c.arguments.get("recurrent") is False
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new"),
+    ("name", "place", "change"),
     [
-        ("first", "take(x, self.order)", "x"),
-        ("back", 'self.count - tf.cast(self.mask, "int32")', "tf.maximum(self.count - 2, 0)"),
-        ("at_last", "self.last[-1:]", "self.last[:1]"),
-        ("shown", "take(x, self.last)", "x"),
-        ("shown", "if zero", "if not zero"),
-        ("shown", "tf.where(column(self.count > 0, x), take(x, self.last), tf.zeros_like(x))", "take(x, self.last)"),
+        ("first", call("take"), "{0}"),
+        ("back", op("-", "count"), "tf.maximum({0} - 2, 0)"),
+        ("at_last", item("last"), "{0}[:1]"),
+        ("shown", call("take"), "{0}"),
+        ("shown", choice("zero"), negated),
+        ("shown", call("where", "count"), "{1}"),
     ],
 )
-def test_masked_steps_left_out_wrongly(name, old, new, monkeypatch):
-    rewrite(monkeypatch, together.RealSteps, name, old, new)
+def test_masked_steps_left_out_wrongly(name, place, change, monkeypatch):
+    mutate(monkeypatch, together.RealSteps, name, place, change)
     for case in AT_ONCE:
         caught(conformance.check_oracle, case)
 
 
 def test_all_steps_at_once_with_a_mask_in_the_other_direction(monkeypatch):
-    rewrite(monkeypatch, together, "run", "tf.reverse(mask, [0])", "mask")
+    mutate(monkeypatch, together, "run", call("reverse", nth=1), "{0}")
     for case in AT_ONCE:
         caught(conformance.check_oracle, case, go_backwards=True)
 

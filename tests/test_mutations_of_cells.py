@@ -1,20 +1,22 @@
 """Faults made on purpose in the cells: each must fail a check that the suite runs on the same cases.
 
-A fault changes a few characters of a step, or what a step uses.
+A fault changes one thing in a step, or what a step uses.
 """
 
 import itertools
 
 import conformance
 import pytest
-from cell_faults import FAULTS, cell_of, having
+from cell_mutants import MUTANTS, cell_of, having
 from conformance import CASES, GAPS, KINDS, ODYSSEY, Case, named
-from faults import caught, proxy, rewrite
 from keras import ops, tree
+from mutants import call, caught, choice, label, loop, mutate, op, proxy, statement
 
 import keras_seq
 from keras_seq.cells import attention, base, gated, gru, lstm, narx, simple
 from keras_seq.layers import rnn
+
+pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
 MODULES = [attention, gru, lstm, narx, simple]
 HELD = [c for c in KINDS if c.gated]
@@ -28,12 +30,11 @@ def test_checks_pass_without_a_fault(case):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "old", "new", "cases"),
-    [pytest.param(*fault, id="-".join([fault[0].__name__.split(".")[-1], *fault[1:4]])) for fault in FAULTS],
+    ("owner", "name", "place", "change", "cases"), [pytest.param(*mutant, id=label(*mutant[:4])) for mutant in MUTANTS]
 )
-def test_a_line_of_a_step_changed(owner, name, old, new, cases, monkeypatch):
+def test_one_thing_of_a_step_changed(owner, name, place, change, cases, monkeypatch):
     assert cases
-    rewrite(monkeypatch, owner, name, old, new)
+    mutate(monkeypatch, owner, name, place, change)
     for case in cases:
         caught(conformance.check_oracle, case)
 
@@ -126,27 +127,6 @@ def test_a_peephole_dropped_or_two_swapped(case, monkeypatch):
         caught(conformance.check_oracle, case)
 
 
-@pytest.mark.parametrize(**named([c for c in CASES if c.gated is keras_seq.GRUCell]))
-def test_reset_gate_acts_at_the_other_place(case, monkeypatch):
-    def step(self, projected, states, constants=()):
-        (h,) = states
-        kernel, u = self.recurrent_kernel, self.units
-        x_z, x_r, x_h = self.split(projected)
-        b = self.bias[1] if self.reset_after and self.bias is not None else ops.zeros((3 * u,), h.dtype)
-        b_z, b_r, b_h = self.split(b)
-        z = self.recurrent_activation(x_z + keras_seq.dot(h, kernel[:, :u]) + b_z)
-        r = self.recurrent_activation(x_r + keras_seq.dot(h, kernel[:, u : 2 * u]) + b_r)
-        if self.reset_after:
-            g = x_h + keras_seq.dot(r * h, kernel[:, 2 * u :]) + b_h
-        else:
-            g = x_h + r * keras_seq.dot(h, kernel[:, 2 * u :])
-        h = z * h + (1 - z) * self.activation(g)
-        return h, (h,)
-
-    monkeypatch.setattr(keras_seq.GRUCell, "step", step)
-    caught(conformance.check_oracle, case)
-
-
 @pytest.mark.parametrize(**named([c for c in HELD if c.arguments.get("use_bias", True)]))
 def test_bias_dropped(case, monkeypatch):
     project = case.gated.project
@@ -163,7 +143,7 @@ def test_bias_dropped(case, monkeypatch):
 
 @pytest.mark.parametrize("cell", [keras_seq.ElmanCell, keras_seq.JordanCell])
 def test_blocked_is_not_and_the_reverse(cell, monkeypatch):
-    rewrite(monkeypatch, cell, "__init__", 'boolean("blocked", blocked)', "not blocked")
+    mutate(monkeypatch, cell, "__init__", call("boolean", "blocked"), "not {1}")
     for case in (c for c in CASES if c.gated is cell):
         caught(conformance.check_finite_differences, case, directions=1)
         if case.blocked:
@@ -193,7 +173,7 @@ def _rates(cell):
 
 
 def test_what_zoneout_leaves_is_not_in_the_output(monkeypatch):
-    rewrite(monkeypatch, base.Cell, "advanced", "output = m if output is n else output", "pass")
+    mutate(monkeypatch, base.Cell, "advanced", statement(op("is"), within=loop()), "pass")
     for case in ZONED:
         if case.layer != "Jordan":
             caught(conformance.check_oracle, case)
@@ -227,12 +207,12 @@ def _further(case):
 
 
 def test_the_readout_ignores_the_direction_of_the_mask(monkeypatch):
-    rewrite(monkeypatch, rnn.RNN, "_read_out", "ops.flip(mask, axis=1) if self.go_backwards else mask", "mask")
+    mutate(monkeypatch, rnn.RNN, "_read_out", choice("go_backwards"), "{1}")
     caught(conformance.check_oracle, Case("SimpleRNN", {"outputs": 2}), go_backwards=True)
 
 
 def test_the_readout_of_steps_before_the_first_is_shown(monkeypatch):
-    rewrite(monkeypatch, rnn.RNN, "_read_out", "if mask is None or read is outputs:", "if True:")
+    mutate(monkeypatch, rnn.RNN, "_read_out", op("or", op("is")), "True")
     for zero in (False, True):
         caught(conformance.check_oracle, Case("SimpleRNN", {"outputs": 2}), zero_output_for_mask=zero)
 
