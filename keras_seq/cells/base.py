@@ -209,6 +209,10 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         output, states = self.advanced(self.projected(inputs), states, constants, None, dropped, kept)
         return self.read_out(output, constants), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
 
+    def drawn_mask(self, x, share):
+        """What dropout multiplies tensors like `x` by, drawn anew; that of Keras's `get_dropout_mask` stays on the cell."""
+        return keras.random.dropout(ops.ones_like(x), share, seed=self.seed_generator)
+
     def zoneout_rates(self):
         """The rate of each state."""
         if not isinstance(self.zoneout, list):

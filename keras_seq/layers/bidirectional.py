@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq.layers.parts import check_part, checked_states, run, shapes_of, state_specs
+from keras_seq.layers.parts import call_with_states, check_part, checked_states, shapes_of, state_specs
 from keras_seq.layers.stepwise import Stepwise, check_sequences
 
 MERGES = {
@@ -42,6 +42,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         sequences: tensor (b, t, d).
         initial_state: a flat list of tensors, as above, or None.
         mask: boolean tensor (b, t), True for real steps.
+        return_state: whether this call returns the final states; None for what the layer says.
 
     Raises:
         TypeError, ValueError: halves that are no sequence layers of keras_seq, return internals, subsample, or return
@@ -94,10 +95,6 @@ class Bidirectional(Stepwise, keras.layers.Layer):
     def return_state(self):
         return getattr(self.forward_layer, "return_state", False)
 
-    @return_state.setter
-    def return_state(self, value):
-        self.forward_layer.return_state = self.backward_layer.return_state = value
-
     @property
     def stateful(self):
         return getattr(self.forward_layer, "stateful", False)
@@ -119,17 +116,17 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         if isinstance(self.merge_mode, str):
             self._merged_spec((1,))
 
-    def call(self, sequences, initial_state=None, mask=None):
+    def call(self, sequences, initial_state=None, mask=None, return_state=None):
         check_sequences(sequences, mask)
         forward, backward = None, None
         if initial_state is not None:
             given, count = checked_states(self, initial_state, sequences.shape[0]), len(self.forward_layer.state_size)
             forward, backward = given[:count], given[count:]
         sequences = ops.cast(sequences, self.compute_dtype)
-        y, states = run(self.forward_layer, sequences, forward, mask)
+        y, states = call_with_states(self.forward_layer, sequences, forward, mask)
         z, further = self._read_backwards(sequences, backward, mask)
         merged = self._merge(y, z)
-        if not self.return_state:
+        if not self._returns_states(return_state):
             return merged
         return (*(merged if self.merge_mode is None else (merged,)), *states, *further)
 
@@ -138,7 +135,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         if not getattr(half, "go_backwards", False):
             sequences = ops.flip(sequences, axis=1)
             mask = None if mask is None else ops.flip(mask, axis=1)
-        z, states = run(half, sequences, states, mask)
+        z, states = call_with_states(half, sequences, states, mask)
         return ops.flip(z, axis=1) if half.return_sequences else z, states
 
     def reset_state(self):
@@ -150,7 +147,9 @@ class Bidirectional(Stepwise, keras.layers.Layer):
 
     def compute_mask(self, sequences, mask=None):
         mask = mask if self.return_sequences else None
-        return [mask, mask] if self.merge_mode is None else mask
+        states = [None for _ in self.state_size] if self.return_state else []
+        outputs = [mask, mask] if self.merge_mode is None else [mask]
+        return [*outputs, *states] if len(outputs) + len(states) > 1 else mask
 
     def _merged_spec(self, leading):
         y, z = (keras.KerasTensor((*leading, half.output_width), self.compute_dtype) for half in self.parts_with_states)
@@ -166,11 +165,11 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         merged = y if isinstance(self.merge_mode, str) else self._merge(y, z)
         return keras.KerasTensor(merged.shape, self.compute_dtype)
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None):
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None):
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         merged = self._merged_spec(sequences.shape[: 2 if self.return_sequences else 1])
-        if not self.return_state:
+        if not self._returns_states(return_state):
             return merged
         return (*(merged if self.merge_mode is None else (merged,)), *state_specs(self, sequences.shape[0]))
 

@@ -198,9 +198,18 @@ class AR(NARX):
 
     cell_class = cells.ARCell
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, targets=None):
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=False,
+        constants=None,
+        targets=None,
+        return_state=None,
+    ):
         targets = sequences if targets is None and not self.closed else targets
-        return super().call(sequences, initial_state, mask, training, constants, targets)
+        return super().call(sequences, initial_state, mask, training, constants, targets, return_state=return_state)
 
     def advance(self, inputs, states, mask=None, constants=(), targets=None):
         targets = inputs if targets is None and not self.closed else targets

@@ -46,19 +46,21 @@ def reads_constants(layer):
     )
 
 
-def run(layer, sequences, initial_state=None, mask=None, constants=None):
+def call_with_states(layer, sequences, initial_state=None, mask=None, constants=None):
     """`(outputs, final states)` of a layer, whether it returns its states or not; constants go where they are read."""
-    if not hasattr(layer, "return_state"):
+    if not layer.state_size:
         return layer(sequences, mask=mask), []
     further = {} if initial_state is None else {"initial_state": initial_state}
     if constants and reads_constants(layer):
         further["constants"] = constants
-    before, layer.return_state = layer.return_state, True
-    try:
-        outputs, *states = layer(sequences, mask=mask, **further)
-    finally:
-        layer.return_state = before
+    outputs, *states = layer(sequences, mask=mask, return_state=True, **further)
     return outputs, states
+
+
+def mask_after(layer, sequences, mask):
+    """The mask of a layer's outputs, without those of the states that it may return."""
+    found = None if mask is None else layer.compute_mask(sequences, mask)
+    return found[0] if isinstance(found, (list, tuple)) else found
 
 
 def state_specs(layer, batch):

@@ -12,6 +12,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
+from keras_seq.cells.of_keras import with_own_masks
 from keras_seq.layers.stepwise import Prepared, Stepwise, check_mask, fits, kept
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
@@ -57,6 +58,7 @@ class RNN(Stepwise, keras.layers.RNN):
         constants: tensors that do not change in time, for cells that read some; they get gradients.
         constants_mask: Keras fills it with the masks that it carries with the constants.
         targets: tensor (b, t, k) of true outputs, for a `keras_seq.FeedbackCell`: fed back in place of its own.
+        return_state: whether this call returns the final states; None for what the constructor says.
 
     Raises:
         TypeError, ValueError: a flag that is not a bool; sequences that are not (b, t, d) or without any step; a mask that is
@@ -112,8 +114,7 @@ class RNN(Stepwise, keras.layers.RNN):
     @property
     def state_size(self):
         """The widths of the states."""
-        size = self.cell.state_size
-        return list(size) if isinstance(size, (list, tuple)) else [size]
+        return tree.flatten(self.cell.state_size)
 
     @state_size.setter
     def state_size(self, value):
@@ -127,8 +128,10 @@ class RNN(Stepwise, keras.layers.RNN):
         super().build(sequences_shape, initial_state_shape)
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
 
-    def compute_output_spec(self, sequences, *args, **kwargs):
-        if self.return_internals or self.compute_dtype != self.variable_dtype:
+    def compute_output_spec(self, sequences, *args, return_state=None, **kwargs):
+        if return_state not in (None, self.return_state):
+            kwargs["return_state"] = return_state
+        if "return_state" in kwargs or self.return_internals or self.compute_dtype != self.variable_dtype:
             return keras.Operation.compute_output_spec(self, sequences, *args, **kwargs)
         return super().compute_output_spec(sequences, *args, **kwargs)
 
@@ -156,13 +159,13 @@ class RNN(Stepwise, keras.layers.RNN):
         constants=None,
         targets=None,
         constants_mask=None,
+        return_state=None,
     ):
-        if constants and isinstance(self.cell, Cell):
+        ours = isinstance(self.cell, Cell)
+        if constants and ours:
             constants = self.cell.masked_constants(list(constants), constants_mask)
         self._check(sequences, initial_state, mask, constants, targets)
         sequences = ops.cast(sequences, self.compute_dtype)
-        if not isinstance(self.cell, Cell):
-            return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
         if self.stateful and None is not sequences.shape[0] != self._expected_batch_size:
             raise ValueError(
                 f"sequences: expected the batch size {self._expected_batch_size} of the states of the stateful layer, got "
@@ -171,20 +174,30 @@ class RNN(Stepwise, keras.layers.RNN):
         if initial_state is None:
             kept = self.states if self.stateful else None
             initial_state = kept or self.get_initial_state(batch_size=ops.shape(sequences)[0])
-        given = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
-        states = [ops.cast(s, self.variable_dtype) for s in given]
+        states = [ops.cast(s, self._state_dtype) for s in tree.flatten(initial_state)]
         targets = None if targets is None else ops.cast(targets, self.variable_dtype)
         mask = None if mask is None else ops.cast(mask, "bool")
-        if training and self.cell.dropout:
-            sequences = sequences * ops.expand_dims(self.cell.get_dropout_mask(sequences[:, 0, :]), 1)
-            self.cell.reset_dropout_mask()
-        with AutocastScope(self.variable_dtype):
-            output, states, internals = self._run(sequences, states, mask, bool(training), constants or (), targets)
+        if ours:
+            if training and self.cell.dropout:
+                dropped = self.cell.drawn_mask(sequences[:, 0, :], self.cell.dropout)
+                sequences = sequences * ops.expand_dims(dropped, 1)
+            with AutocastScope(self.variable_dtype):
+                output, states, internals = self._run(sequences, states, mask, bool(training), constants or (), targets)
+        else:
+            (output, states), internals = self._run_keras_cell(sequences, states, mask, training), None
         if self.stateful:
-            for variable, state in zip(self.states, states, strict=True):
+            for variable, state in zip(tree.flatten(self.states), states, strict=True):
                 variable.assign(state)
-        further = [*(states if self.return_state else ()), *([internals] if self.return_internals else ())]
+        further = list(states) if self._returns_states(return_state) else []
+        further += [internals] if self.return_internals else []
         return (output, *further) if further else output
+
+    @property
+    def _state_dtype(self):
+        """The type of the states: that of the weights, or what a cell of Keras computes in."""
+        if isinstance(self.cell, Cell):
+            return self.variable_dtype
+        return getattr(self.cell, "compute_dtype", self.compute_dtype)
 
     def _run(self, sequences, states, mask, training, constants, targets):
         """`(output, final states, internals)` of one call."""
@@ -198,8 +211,7 @@ class RNN(Stepwise, keras.layers.RNN):
         constants = prepared = cell.prepared(constants)
         dropping = bool(training and cell.recurrent_dropout)
         if dropping:
-            constants = (*constants, cell.get_recurrent_dropout_mask(states[0]))
-            cell.reset_recurrent_dropout_mask()
+            constants = (*constants, cell.drawn_mask(states[0], cell.recurrent_dropout))
 
         def project(inputs):
             return {**inputs, "inputs": cell.projected(inputs["inputs"])}
@@ -265,26 +277,50 @@ class RNN(Stepwise, keras.layers.RNN):
         layout = {}
 
         def call(joined, states):
-            projected = project(_apart(joined, inputs))
-            results, states = step(projected, tuple(states[1:]), constants)
+            results, states = step(project(_apart(joined, inputs)), states, constants)
             layout["results"] = results
-            output = _joined(results, self.variable_dtype)
-            return output, [output, *states]
+            return _joined(results, self.variable_dtype), states
 
-        sequences = _joined(inputs, self.variable_dtype)
+        outputs, states = self._loop_of_keras(call, _joined(inputs, self.variable_dtype), states, mask)
+        return _apart(outputs, layout["results"]), states
+
+    def _run_keras_cell(self, sequences, states, mask, training):
+        """`(output, final states)` of one call with a cell that is no `keras_seq.Cell`."""
+        cell = with_own_masks(self.cell, sequences[:, 0], self._packed(states), training)
+        takes_training = "training" in inspect.signature(self.cell.call).parameters
+        further = {"training": bool(training)} if takes_training else {}
+
+        def call(inputs, states):
+            output, new = cell(inputs, self._packed(states), **further)
+            return output, tree.flatten(new)
+
+        outputs, states = self._loop_of_keras(call, sequences, states, mask)
+        return ops.cast(outputs, self.compute_dtype), list(states)
+
+    def _packed(self, states):
+        """A flat list of states as a cell of Keras takes them: a list, or one of lists for several cells."""
+        size = self.cell.state_size
+        return tree.pack_sequence_as(list(size) if isinstance(size, (list, tuple)) else [size], list(states))
+
+    def _loop_of_keras(self, step, sequences, states, mask):
+        """`(outputs, final states)`; reversed and masked here, as Keras's unrolled loop does the two in the wrong order."""
         if mask is not None:
             sequences = ops.where(ops.expand_dims(mask, -1), sequences, ops.zeros_like(sequences))
-        if self.go_backwards:  # here, as Keras's unrolled loop applies the mask to the outputs in the wrong order
+        if self.go_backwards:
             sequences = ops.flip(sequences, axis=1)
             mask = None if mask is None else ops.flip(mask, axis=1)
+
+        def call(inputs, states):
+            output, new = step(inputs, tuple(states[1:]))
+            return output, [output, *new]
+
         flags = {name: getattr(self, name) for name in FLAGS if name not in ("go_backwards", "return_sequences")}
-        loop = types.SimpleNamespace(
-            cell=call, go_backwards=False, return_sequences=self.return_sequences or self.return_internals, **flags
-        )
+        every = self.return_sequences or self.return_internals
+        loop = types.SimpleNamespace(cell=call, go_backwards=False, return_sequences=every, **flags)
         # the last output goes along as the first state: Keras's loop on JAX takes that for the output of a masked step
-        output, _ = call(sequences[:, 0], [None, *states])
+        output, _ = step(sequences[:, 0], tuple(states))
         last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, [ops.zeros_like(output), *states], mask)
-        return _apart(outputs if loop.return_sequences else last, layout["results"]), states[1:]
+        return outputs if every else last, states[1:]
 
     @property
     def output_width(self):
@@ -296,8 +332,7 @@ class RNN(Stepwise, keras.layers.RNN):
         return "it reads time in reverse (go_backwards=True)" if self.go_backwards else None
 
     def first_state(self, batch_size):
-        states = self.get_initial_state(batch_size)
-        return list(states) if isinstance(states, (list, tuple)) else [states]
+        return tree.flatten(self.get_initial_state(batch_size))
 
     def prepared(self, constants):
         """What `step` makes of its constants; given in their place, it is not made anew at every step."""
@@ -313,15 +348,15 @@ class RNN(Stepwise, keras.layers.RNN):
                 output, new = self.cell.advanced(projected, states, constants, targets)
             output = self.cell.read_out(ops.cast(output, self.compute_dtype), constants)
         else:
-            output, new = self.cell(inputs, states)
-            new = new if isinstance(new, (list, tuple)) else [new]
+            output, new = self.cell(inputs, self._packed(states))
+            new = tree.flatten(new)
         return output, kept(mask, new, states)
 
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""
         if self.states is not None:
-            initial = self.get_initial_state(self._expected_batch_size)
-            for variable, value in zip(self.states, initial, strict=True):
+            initial = self.first_state(self._expected_batch_size)
+            for variable, value in zip(tree.flatten(self.states), initial, strict=True):
                 variable.assign(value)
 
     def get_config(self):
@@ -335,7 +370,7 @@ class RNN(Stepwise, keras.layers.RNN):
             raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")
         check_mask(sequences, mask)
         if initial_state is not None:
-            given = initial_state if isinstance(initial_state, (list, tuple)) else [initial_state]
+            given = tree.flatten(initial_state)
             expected = [(sequences.shape[0], size) for size in self.state_size]
             shapes = [tuple(s.shape) for s in given]
             if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):

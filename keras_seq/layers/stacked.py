@@ -8,12 +8,13 @@ from keras import ops
 from keras_seq.cells.arguments import boolean, rate
 from keras_seq.engine import dropped
 from keras_seq.layers.parts import (
+    call_with_states,
     check_part,
     checked_states,
     from_widths,
     last_real,
+    mask_after,
     reads_constants,
-    run,
     shapes_of,
     state_specs,
 )
@@ -59,6 +60,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         mask: boolean tensor (b, t), True for real steps; every layer gets it.
         training: whether dropout acts.
         constants: for the layers whose cells read some, the same for all of them; None where no layer does.
+        return_state: whether this call returns the final states; None for what the constructor says.
 
     Raises:
         TypeError, ValueError: no layer; one that is no sequence layer of keras_seq, reads backwards, returns internals, or,
@@ -165,18 +167,18 @@ class Stacked(Stepwise, keras.layers.Layer):
             steps = steps and -(-steps // getattr(layer, "subsampling", 1))
             width = layer.output_width + (width if self.skips == "dense" else 0)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None):
+    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, return_state=None):
         check_sequences(sequences, mask)
         self._check_constants(constants)
         initial_state = checked_states(self, initial_state, sequences.shape[0])
 
         def apply(layer, x, states, mask):
-            return run(layer, x, states, mask, constants)
+            return call_with_states(layer, x, states, mask, constants)
 
         sequences = ops.cast(sequences, self.compute_dtype)
         sizes = [len(layer.state_size) for layer in self.layers]
         outputs, states = self._through(sequences, initial_state, mask, apply, sizes, training)
-        return (outputs, *states) if self.return_state else outputs
+        return (outputs, *states) if self._returns_states(return_state) else outputs
 
     def _through(self, x, states, mask, apply, sizes, training=False):
         """`(outputs, new states)`: `apply(layer, x, states, mask)` for each layer, with the skips and dropout between."""
@@ -196,7 +198,7 @@ class Stacked(Stepwise, keras.layers.Layer):
             else:
                 x = h
             if len(h.shape) == 3:
-                mask = layer.compute_mask(seen, mask)
+                mask = mask_after(layer, seen, mask)
         return ops.concatenate(outputs, axis=-1) if self.skips == "dense" else x, found
 
     def reset_state(self):
@@ -249,19 +251,20 @@ class Stacked(Stepwise, keras.layers.Layer):
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
     def compute_mask(self, sequences, mask=None):
-        if mask is None or not self.return_sequences:
-            return None
+        mask = mask if self.return_sequences else None
         for layer in self.layers:
-            mask = layer.compute_mask(sequences, mask)
-        return mask
+            mask = mask_after(layer, sequences, mask)
+        return [mask, *[None for _ in self.state_size]] if self.return_state else mask
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None, training=False, constants=None):
+    def compute_output_spec(
+        self, sequences, initial_state=None, mask=None, training=False, constants=None, return_state=None
+    ):
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         batch, steps = sequences.shape[:2]
         shape = (batch, steps and -(-steps // self.subsampling)) if self.return_sequences else (batch,)
         outputs = keras.KerasTensor((*shape, self.output_width), self.compute_dtype)
-        return (outputs, *state_specs(self, batch)) if self.return_state else outputs
+        return (outputs, *state_specs(self, batch)) if self._returns_states(return_state) else outputs
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         return shapes_of(self, sequences_shape)

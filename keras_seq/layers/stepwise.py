@@ -5,6 +5,8 @@ from keras import ops
 # Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
 from keras.src.backend.common.variables import AutocastScope
 
+from keras_seq.cells.arguments import boolean
+
 
 class Prepared(tuple):
     """Constants as a step reads them."""
@@ -71,6 +73,10 @@ class Stepwise:
             hidden = ops.zeros_like(outputs) if self.zero_output_for_mask else last
             outputs = ops.where(ops.expand_dims(mask, -1), outputs, hidden)
         return outputs, [*states, outputs]
+
+    def _returns_states(self, asked):
+        """Whether a call returns the final states: as it is asked to, or with None as the constructor says."""
+        return self.return_state if asked is None else boolean("return_state", asked)
 
     def _check_stepwise(self):
         if self.not_stepwise:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_seq.cells.arguments import boolean, positive_integer, rate
-from keras_seq.layers.parts import run
+from keras_seq.layers.parts import call_with_states
 from keras_seq.models.generation import DECODERS, Writer
 from keras_seq.models.streams import by_shape, carried, check_memory, first_state, stream_batches
 from keras_seq.models.vocabulary import Vocabulary
@@ -121,7 +121,7 @@ class LanguageModel(Writer, keras.Model):
         mask = ops.not_equal(tokens, self.vocabulary.pad)
         words = self.dropped(self.embedding(tokens), training)
         if starts is None:
-            outputs, _ = run(self.memory, words, mask=mask)
+            outputs, _ = call_with_states(self.memory, words, mask=mask)
         else:
             outputs = self._carried(words, starts, mask, bool(training))
         return self.logits(self.dropped(outputs, training))

@@ -12,7 +12,7 @@ from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding.sampling import drawn_tokens
 from keras_seq.engine import collecting
 from keras_seq.layers import GRU, RNN, Bidirectional
-from keras_seq.layers.parts import check_part, last_real, reads_constants, run
+from keras_seq.layers.parts import call_with_states, check_part, last_real, mask_after, reads_constants
 from keras_seq.layers.stepwise import Prepared
 from keras_seq.models.generation import Writer
 from keras_seq.models.vocabulary import Vocabulary
@@ -149,9 +149,10 @@ class Seq2Seq(Writer, keras.Model):
         self.source.check("source tokens", tokens)
         mask = ops.not_equal(tokens, self.source.pad)
         words = self.dropped(self.source_embedding(tokens), training)
-        memory, states = run(self.encoder, words, mask=mask)
+        memory, states = call_with_states(self.encoder, words, mask=mask)
+        mask = mask_after(self.encoder, words, mask)
         found = ops.concatenate(states, axis=-1) if states else last_real(memory, mask)
-        constants = [memory, self.encoder.compute_mask(words, mask)] if self.attends else None
+        constants = [memory, mask] if self.attends else None
         return [bridge(found) for bridge in self.bridges], constants
 
     def call(self, inputs, training=False):
@@ -162,7 +163,7 @@ class Seq2Seq(Writer, keras.Model):
             target = self._mixed(target, states, constants)
         words = self.dropped(self.target_embedding(target), training)
         mask = ops.not_equal(target, self.target.pad)
-        outputs, _ = run(self.decoder, words, states, mask, constants)
+        outputs, _ = call_with_states(self.decoder, words, states, mask, constants)
         return self.readout(self.dropped(outputs, training))
 
     def _mixed(self, target, states, constants):

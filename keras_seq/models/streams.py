@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.layers import RNN, Stacked
-from keras_seq.layers.parts import check_part, run
+from keras_seq.layers.parts import call_with_states, check_part
 
 
 def stream_batches(documents, rows, steps, pad=0):
@@ -131,7 +131,7 @@ def carried(layer, sequences, states, mask, training=False):
         sequences = ops.cast(sequences, layer.compute_dtype)
         return layer._through(sequences, list(states), mask, apply, sizes, training)
     if isinstance(layer, RNN):
-        return run(layer, sequences, list(states), mask)
+        return call_with_states(layer, sequences, list(states), mask)
     if not states:
         return layer(sequences, mask=mask), []
     before, been = states

@@ -1,0 +1,40 @@
+"""Cells of Keras as our layers run them."""
+
+import keras
+from keras import ops, tree
+
+# The mixin of the cells that keep dropout masks; Keras exports it nowhere.
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+
+
+def with_own_masks(cell, inputs, states, training):
+    """The cell, its weights shared, with dropout masks of its own for these `inputs` (b, d) and a list of its states.
+
+    Keras keeps the masks of a sequence on the cell, where another call at the same time would find them.
+    """
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        cells = []
+        for inner, own in zip(cell.cells, states, strict=True):
+            own = tree.flatten(own)
+            cells.append(with_own_masks(inner, inputs, own, training))
+            width = getattr(inner, "output_size", None) or own[0].shape[-1]
+            inputs = ops.zeros((ops.shape(inputs)[0], width), dtype=inputs.dtype)
+        return _view(cell, cells=cells)
+    if not isinstance(cell, DropoutRNNCell):
+        return cell
+    if not training:  # Keras draws masks that it does not use
+        return _view(cell, dropout=0.0, recurrent_dropout=0.0)
+    return _view(
+        cell,
+        _dropout_mask=cell._create_dropout_mask(inputs, cell.dropout) if cell.dropout else None,
+        _recurrent_dropout_mask=(
+            cell._create_dropout_mask(states[0], cell.recurrent_dropout) if cell.recurrent_dropout else None
+        ),
+    )
+
+
+def _view(cell, **attributes):
+    """The same object but for these attributes."""
+    view = object.__new__(type(cell))
+    vars(view).update(vars(cell), **attributes)
+    return view
