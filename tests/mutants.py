@@ -23,7 +23,10 @@ arguments; the two results, then the test of a choice; x and i of x[i]); or one 
 
 import ast
 import dataclasses
+import functools
+import importlib
 import inspect
+import linecache
 import pathlib
 import re
 import sys
@@ -67,7 +70,7 @@ class Place:
         """The nodes that are meant: a list of one, if there is one."""
         found = self.all(tree)
         if self.nth is not None:
-            return found[self.nth : self.nth + 1]
+            return found[self.nth :][:1]
         return [node for node in found if not any(other in found for other in _walk(node) if other is not node)]
 
 
@@ -227,7 +230,8 @@ def negated(node):
 
 
 def mutate(monkeypatch, owner, name, place, change):
-    """Let a function of a class or module be another, wherever the package and the tests use it."""
+    """Let a function of a class or module be another, wherever the package and the tests use it; of a base class, there."""
+    owner = next((base for base in getattr(owner, "__mro__", ()) if name in vars(base)), owner)
     original = inspect.getattr_static(owner, name)
     function = getattr(original, "fget", None) or getattr(original, "__func__", original)
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -246,8 +250,15 @@ def mutate(monkeypatch, owner, name, place, change):
     # inside a function with this name, `super()` knows its class
     outer = ast.parse("def make(__class__):\n    pass")
     outer.body[0].body = [*tree.body, ast.Return(ast.Name(name, ast.Load()))]
+    source, file = ast.unparse(ast.fix_missing_locations(outer)), f"<mutant of {where}: {change}>"
+    linecache.cache[file] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        file,
+    )  # for AutoGraph, and for tracebacks
     namespace = dict(vars(inspect.getmodule(function)))
-    exec(compile(ast.fix_missing_locations(outer), f"mutant of {where}", "exec"), namespace)
+    exec(compile(source, file, "exec"), namespace)
     made = namespace["make"](owner)
     monkeypatch.setattr(owner, name, made)
     if isinstance(owner, types.ModuleType):
@@ -264,6 +275,40 @@ def caught(check, *given, **arguments):
     """The check must fail, by an assertion, not by another error."""
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         check(*given, **arguments)
+
+
+def crashes(check):
+    """The same check where a fault makes the package itself fail."""
+
+    @functools.wraps(check)
+    def checked():
+        try:
+            check()
+        except Exception as error:
+            raise AssertionError from error
+
+    return checked
+
+
+def suite(test, *given, **arguments):
+    """A check: a test of the suite, such as "decoding/test_beam.py::test_width_one_is_greedy", with these arguments."""
+    path, name = test.split("::")
+    path = ROOT / "tests" / path
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    function = getattr(importlib.import_module(path.stem), name)
+    return functools.wraps(function)(lambda: function(*given, **arguments))
+
+
+def home(thing):
+    """The module of a class or function."""
+    return sys.modules[thing.__module__]
+
+
+def named(mutants):
+    """Arguments of `pytest.mark.parametrize` for rows of (owner, name of the function, place, change, checks)."""
+    rows = [pytest.param(*mutant[:5], id=label(*mutant[:4])) for mutant in mutants]
+    return {"argnames": ("owner", "name", "place", "change", "checks"), "argvalues": rows}
 
 
 def proxy(module, **changed):

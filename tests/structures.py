@@ -76,7 +76,7 @@ def difference(y, z):
     return y - 2.0 * z
 
 
-SEQUENCES = {"return_sequences": True}
+SEQUENCES, ZEROS = {"return_sequences": True}, {"zero_output_for_mask": True}
 STRUCTURES = [
     Structure("Stacked-LSTM-GRU", stacked(rnn("LSTM", 3), rnn("GRU", 4), return_state=True)),
     Structure("Stacked-residual", stacked(*[rnn("LSTM", 4)] * 3, skips="residual", last=False)),
@@ -89,6 +89,11 @@ STRUCTURES = [
     Structure(
         "Stacked-dense-last", stacked(rnn("LSTM", 3), rnn("GRU", 2), skips="dense", last=False, return_state=True)
     ),
+    # hidden steps give zeros: the last real one is not the last one; the first layer has the width of the input already
+    Structure(
+        "Stacked-dense-zeros", stacked(rnn("GRU", 3, **ZEROS), rnn("LSTM", 2, **ZEROS), skips="dense", last=False)
+    ),
+    Structure("Stacked-residual-zeros", stacked(*[rnn("GRU", D, **ZEROS)] * 3, skips="residual", last=False)),
     Structure(
         "Stacked-of-all-kinds",
         stacked(layer("TDNN", 3, delays=2), rnn("PeepholeLSTM", 3), layer("TCN", 4, dilations=[1, 2], kernel_size=2)),

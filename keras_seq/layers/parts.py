@@ -87,6 +87,15 @@ def last_real(sequences, mask=None):
     return ops.where(last > 0, found, ops.zeros_like(found))[:, 0]
 
 
+def last_steps(tensors, mask=None):
+    return [last_real(x, mask) for x in tensors]
+
+
+def gives_zeros(layer):
+    """Whether a hidden step gives zeros, or some of the layer's parts do."""
+    return layer.zero_output_for_mask or any(map(gives_zeros, getattr(layer, "parts_with_states", ())))
+
+
 def from_widths(make, widths, return_sequences, dtype):
     """A layer for each width, by a class of cells or layers, or a function from a width to a cell."""
     if not isinstance(widths, (list, tuple)) or not widths:

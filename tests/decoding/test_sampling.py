@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seq.decoding import beam_search, greedy, sample
+from keras_seq.decoding.sampling import drawn_tokens
 
 LOGITS = np.log(np.array([0.02, 0.08, 0.4, 0.2, 0.3], "float32"))
 END, PAD = 0, 1
@@ -77,6 +78,21 @@ def test_steps_and_rows_are_drawn_apart():
     follows = np.mean(tokens[:, 1:] == tokens[:, :-1])
     assert abs(follows - np.sum((powered(1)[1:] / 0.98) ** 2)) < 0.02
     assert len({tuple(row) for row in tokens}) == 400
+
+
+def test_which_number_stands_for_which_token():
+    """The first whose cumulated share exceeds the number; none of share 0, not even for the number 0."""
+    logits = tf.constant([[-np.inf, 0.0, -np.inf, 0.0, 0.0, 0.0, -np.inf]])  # four quarters, exactly
+    numbers = np.array([0.0, 0.2, 0.25, 0.4, 0.5, 0.75, 1 - 2**-23, np.nextafter(np.float32(1), 0)], "float32")
+    for cut, expected in (
+        ({}, [1, 1, 3, 3, 4, 5, 5, 5]),
+        ({"top_k": 2}, [1, 1, 1, 1, 3, 3, 3, 3]),
+        ({"top_p": 0.75}, [1, 1, 1, 3, 3, 4, 4, 4]),  # those that make three quarters, and no fourth
+        ({"top_p": 0.76}, [1, 1, 3, 3, 4, 5, 5, 5]),
+        ({"top_k": 3, "top_p": 0.25}, [1] * 8),
+    ):
+        found = drawn_tokens(tf.repeat(logits, len(numbers), 0), numbers[:, None], **cut)
+        assert found.numpy().tolist() == expected, cut
 
 
 def test_seeds():

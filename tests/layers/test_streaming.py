@@ -151,6 +151,23 @@ def test_the_stream_has_the_weights_of_the_model():
     assert_close([after - before], [np.tile([1.0, 2.0], (3, 1))], 1e-6)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_step_form_reads_the_mask_of_its_sequence(whole):
+    """Where it is a layer of a model that masks: row 0 is hidden, and stays as it was."""
+    layer = randomised(keras_seq.GRU(4, return_sequences=whole))
+    layer.build((None, None, D))
+    x, given = np.ones((2, 1, D), "float32"), [np.full((2, 4), 0.5, "float32"), np.full((2, 4), 0.25, "float32")]
+    x[0] = 0
+    form = keras_seq.StepForm(layer)
+    y, *state = form([layers.Masking()(x), *given])
+    expected, wanted = layer.step(x[:, 0], given, np.array([False, True]))
+    assert_close([y[:, 0] if whole else y, *state], [expected, *wanted], 1e-6)
+    np.testing.assert_array_equal(state[0][0], given[0][0])
+    mask = np.array([[False], [True]])
+    found = form.compute_mask([x, *given], [mask, None, None])
+    assert [m is mask for m in found] == [whole, False, False]
+
+
 SERVE = """
 import sys
 import numpy as np

@@ -24,6 +24,7 @@ ALIKE = (
         "Bidirectional-last",
         "Stacked-residual-sequences",
     ),
+    *("Stacked-dense-zeros", "Stacked-residual-zeros"),
     *("TDNN-past", "TDNN-ahead", "TCN-last"),
 )
 COMPILED = [s for s in STRUCTURES if s.name not in ALIKE]

@@ -1,0 +1,246 @@
+"""Faults made on purpose in the layers made of others, in convolutions, streams and configurations."""
+
+import sys
+
+import pytest
+from conformance import Case
+from mutants import (
+    argument,
+    call,
+    calls,
+    caught,
+    choice,
+    crashes,
+    display,
+    home,
+    item,
+    mutate,
+    named,
+    negated,
+    op,
+    suite,
+    without,
+)
+from structures import STRUCTURES
+
+import keras_seq
+from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, WaveNet
+from keras_seq.cells import arguments
+from keras_seq.layers import named as cell_layer
+from keras_seq.layers import parts, ring, stepwise
+
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.mutation,
+    pytest.mark.filterwarnings("ignore:.*receptive field", "ignore:.*does not support masking"),
+]
+
+
+def structure(test, name, *given):
+    (found,) = (s for s in STRUCTURES if s.name == name)
+    return suite(f"layers/test_structures.py::{test}", found, *given)
+
+
+def values(name):
+    return structure("test_values_are_those_of_the_equations", name, True)
+
+
+def plain(name):
+    return structure("test_values_are_those_of_the_equations", name, False)
+
+
+def steps(name, masked=True):
+    return structure("test_steps_are_the_sequence", name, masked)
+
+
+def config(name):
+    return structure("test_configs", name)
+
+
+def inputs(test, *given):
+    return suite(f"layers/test_structure_inputs.py::{test}", *given)
+
+
+def wrong(beginning):
+    known = sys.modules["test_structure_inputs"].WRONG
+    (message,) = (m for m in known if m.startswith(beginning))
+    return inputs("test_wrong_arguments_are_named", message)
+
+
+def streams(test, *given):
+    return suite(f"layers/test_streaming.py::{test}", *given)
+
+
+MASKED_STEP = streams("test_a_step_form_reads_the_mask_of_its_sequence", True)
+STATEFUL = {kind: inputs("test_stateful_stacks", kind) for kind in ("stack", "both ways", "one both ways")}
+ENDED = inputs("test_a_mask_ends_where_time_does")
+STATES = inputs("test_states_are_one_flat_list")
+DROPPED = inputs("test_dropout_lies_between_the_layers_only")
+CHANNELS = inputs("test_dropout_of_channels")
+FIELDS = inputs("test_receptive_fields")
+MU_LAW = inputs("test_mu_law")
+REFUSED = streams("test_models_that_cannot_be_streamed_are_refused_by_name", "a Softmax, of which")
+STEP_FLAGS = suite("layers/test_steps.py::test_flags", Case("GRU"), {"zero_output_for_mask": True})
+SAVED = "layers/test_saving.py::test_every_argument_survives_the_config"
+
+MUTANTS = [
+    # stacks
+    (Stacked, "_through", op("and", "dropout"), "{1} and {2}", [DROPPED]),
+    (
+        Stacked,
+        "_through",
+        call("concatenate", nth=0),
+        "ops.concatenate([{0.1}, {0.0}], axis=-1)",
+        [values("Stacked-dense")],
+    ),
+    (Stacked, "_through", op("and", "residual"), "{0}", [plain("Stacked-residual-zeros")]),
+    (Stacked, "_through", op("+"), "{1}", [values("Stacked-residual")]),
+    (
+        Stacked,
+        "_through",
+        call("ended"),
+        "[t[:, -1] for t in {0}]",
+        [values("Stacked-residual-zeros"), values("Stacked-dense-zeros")],
+    ),
+    (Stacked, "_through", call("mask_after"), "{2}", [crashes(values("Stacked-splices"))]),
+    (
+        Stacked,
+        "advanced",
+        call("kept"),
+        "list({1})",
+        [steps("Stacked-residual-zeros"), steps("Stacked-dense-zeros")],
+    ),
+    (Stacked, "_below_widths", call("any"), "False", [steps("Stacked-residual-zeros"), steps("Stacked-dense-zeros")]),
+    (Stacked, "_through", call("extend"), argument(0, "{}[::-1]"), [STATES]),
+    (
+        Stacked,
+        "initial_state",
+        item("count", nth=1),
+        "{0}",
+        [crashes(inputs("test_steps_begin_in_the_states_that_they_are_given"))],
+    ),
+    (Stacked, "reset_state", choice("stateful"), negated, [STATEFUL["stack"]]),
+    (
+        Stacked,
+        "get_config",
+        display("seed"),
+        without("seed"),
+        [inputs("test_a_stack_of_a_seed_drops_the_same_after_its_config")],
+    ),
+    (Stacked, "get_config", display("skips"), without("skips"), [config("Stacked-residual")]),
+    (Stacked, "get_config", display("return_state"), without("return_state"), [config("Stacked-dense-last")]),
+    # both directions
+    (Bidirectional, "_read_backwards", choice("go_backwards"), negated, [plain("Bidirectional-LSTM")]),
+    (Bidirectional, "_read_backwards", choice("return_sequences"), "{1}", [plain("Bidirectional-LSTM")]),
+    (Bidirectional, "_read_backwards", call("flip", "mask"), "{0}", [values("Bidirectional-LSTM")]),
+    (Bidirectional, "call", display("states", "further", nth=0), "({0}, {2}, {1})", [plain("Bidirectional-LSTM")]),
+    (Bidirectional, "call", call("_merge"), "self._merge({1}, {0})", [plain("Bidirectional-two-kinds")]),
+    (Bidirectional, "reset_state", choice("stateful"), negated, [STATEFUL["both ways"], STATEFUL["one both ways"]]),
+    (Bidirectional, "stateful", call("getattr"), "False", [STATEFUL["both ways"], STATEFUL["one both ways"]]),
+    (Bidirectional, "compute_mask", choice("return_sequences"), "{0}", [ENDED]),
+    (Bidirectional, "get_config", choice("callable"), "'concat'", [config("Bidirectional-mul")]),
+    (
+        Bidirectional,
+        "get_config",
+        call("serialize_keras_object", "backward_layer"),
+        argument(0, "self.forward_layer"),
+        [config("Bidirectional-two-kinds")],
+    ),
+    (
+        home(Bidirectional),
+        "_like",
+        choice(op("==", "stateful")),
+        "{1}",
+        [crashes(s) for s in list(STATEFUL.values())[1:]],
+    ),
+    # a layer's call and its states
+    (parts, "last_real", op("-", 1), "{0} - 2", [values("LastStep")]),
+    (parts, "last_real", op(">"), "{0} >= {1}", [values("LastStep")]),
+    (parts, "from_widths", op("<"), "{0} <= {1}", [inputs("test_a_stack_from_widths_is_the_stack_of_the_layers")]),
+    (parts, "checked_states", op("or"), "{1}", [wrong("initial_state: expected 3 tensors")]),
+    (stepwise, "kept", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
+    (stepwise.Stepwise, "advanced", choice("zero_output_for_mask"), "{1}", [STEP_FLAGS]),
+    (stepwise.Stepwise, "advanced", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
+    (stepwise, "over_real_steps", op(">", nth=0, within=choice("zero_output")), "{0} >= {1}", [values("TDNN-delays")]),
+    (stepwise, "over_real_steps", call("where", op("+")), "ops.where({0}, {2}, {1})", [values("TDNN-delays")]),
+    (stepwise, "over_real_steps", call("where", call("zeros_like"), nth=0), "{1}", [values("TDNN-splice")]),
+    (
+        stepwise,
+        "skipped_mask",
+        call("less"),
+        calls("ops.less_equal"),
+        [inputs("test_every_other_step_of_a_masked_model", 7)],
+    ),
+    # pooling
+    (MaskedMean, "call", op("/"), "{0} / sequences.shape[1]", [values("MaskedMean")]),
+    (MaskedMean, "included", op("/"), "{0}", [steps("MaskedMean")]),
+    (MaskedMax, "call", call("where", nth=-1), "{1}", [values("MaskedMax")]),
+    (MaskedMax, "included", call("where"), "{1}", [steps("MaskedMax")]),
+    # convolutions
+    (TDNN, "every_step", op("+", "distances"), "{0}", [plain("TDNN-ahead")]),
+    (TDNN, "every_step", call("conv"), argument("dilation_rate", "1"), [plain("TDNN-past")]),
+    (TDNN, "advance", display("delayed", "seen"), "[{1}, {0}]", [steps("TDNN-uneven")]),
+    (TDNN, "_weights", op("/"), "{0}", [plain("TDNN-uneven")]),
+    (TDNN, "receptive_field", op("+"), "{0}", [FIELDS]),
+    (ring, "read", op("-"), "{0} - 1 - {1}", [steps("TDNN-past")]),
+    (ring, "write", op("+", 1), "{0}", [steps("TDNN-past", False)]),
+    (ring, "write", call("where", "following"), "{1}", [steps("TDNN-past")]),
+    (ring, "write", call("where", call("expand_dims")), "{1}", [steps("TDNN-past")]),
+    (TCN, "_through", call("_dropped", nth=1), "{0}", [CHANNELS]),
+    (TCN, "_through", op("+"), "{0}", [plain("TCN")]),
+    (TCN, "_through", call("activation"), "{0}", [plain("TCN")]),
+    (TCN, "_dropped", display(1), "ops.shape(x)", [CHANNELS]),
+    (TCN, "receptive_field", op("-"), "{0}", [FIELDS]),
+    (WaveNet, "_through", call("tanh"), calls("ops.sigmoid"), [plain("WaveNet")]),
+    (WaveNet, "_through", call("relu", call("first")), "{0}", [plain("WaveNet")]),
+    (WaveNet, "_through", op("<"), "{0} < {1} - 1", [plain("WaveNet")]),
+    (home(TCN), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
+    (home(TCN), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
+    # streams of whole models
+    (home(StepForm), "_along_features", call("getattr"), "-1", [REFUSED]),
+    (StepForm, "call", item("mask", nth=0), "mask[-1]", [MASKED_STEP]),
+    (StepForm, "compute_mask", choice("return_sequences"), "{1}", [MASKED_STEP]),
+    # configurations
+    (keras_seq.RNN, "get_config", display("truncate"), without("truncate"), [suite(SAVED, "LSTM")]),
+    (
+        keras_seq.NARX,
+        "get_config",
+        display("closed", nth=0),
+        without("closed"),
+        [suite("layers/test_saving.py::test_a_network_survives_the_config", True)],
+    ),
+    (
+        cell_layer.CellLayer,
+        "get_config",
+        call("arguments"),
+        "[n for n in {} if n != 'activation']",
+        [suite(SAVED, "GRU")],
+    ),
+    (arguments, "described", call("arguments"), "[n for n in {} if n != 'seed']", [suite(SAVED, "GRUCell")]),
+]
+# they change nothing that anyone can see
+EQUIVALENTS = [
+    (
+        Stacked,
+        "compute_mask",
+        choice("return_sequences"),
+        "{0}",
+        [ENDED],
+        "the last layer says None itself where it returns no sequences",
+    ),
+]
+
+
+@pytest.mark.parametrize(**named(MUTANTS))
+def test_killed(owner, name, place, change, checks, monkeypatch):
+    assert checks
+    mutate(monkeypatch, owner, name, place, change)
+    for check in checks:
+        caught(check)
+
+
+@pytest.mark.parametrize(**named(EQUIVALENTS))
+def test_equivalents_live(owner, name, place, change, checks, monkeypatch):
+    mutate(monkeypatch, owner, name, place, change)
+    for check in checks:
+        check()
