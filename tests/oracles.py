@@ -255,9 +255,9 @@ class Reader:
 
 
 class Found(typing.NamedTuple):
-    """Outputs (b, t, k), the last one, final states, internals by name (b, t, width), and the states that each step read.
+    """Outputs (b, t, k), that of the last real step, final states, internals by name (b, t, width).
 
-    At a masked step that last one holds the states as they were.
+    `contexts` are the states that each step read; at a masked step the states as they were.
     """
 
     outputs: np.ndarray
@@ -283,9 +283,10 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
     states = [s.numpy().copy() for s in given.states]
     read = [np.zeros((b, t, *s.shape[1:]), s.dtype) for s in states]
     outputs, internals = np.zeros((b, t, layer.cell.output_size), x.dtype), {}
+    lasts = np.zeros_like(outputs[:, 0])
     for row in range(b):
         v = constants[0].numpy()[row] if constants else None
-        last = np.zeros_like(outputs[0, 0])
+        last = real = np.zeros_like(outputs[0, 0])
         shown = {}
         order = range(t - 1, -1, -1) if go_backwards else range(t)
         for place, now in enumerate(order):
@@ -295,11 +296,13 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
                 before = read if contexts is None else contexts
                 target = targets[0].numpy()[row, now] if targets else None
                 last, new, shown = cell.step(x[row, now], [s[row, place] for s in before], v, target)
+                real = last
                 for s, value in zip(states, new, strict=True):
                     s[row] = value
             elif zero_output_for_mask:
                 last, shown = 0 * last, {name: 0 * value for name, value in shown.items()}
             outputs[row, place] = last
+            lasts[row] = real
             for name, value in shown.items():
                 internals.setdefault(name, np.zeros((b, t, len(value)), x.dtype))[row, place] = value
-    return Found(outputs, outputs[:, -1], states, internals, read)
+    return Found(outputs, lasts, states, internals, read)

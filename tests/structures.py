@@ -215,11 +215,13 @@ def one_row(layer, x, m, states=None):
         count = len(run)
         m = np.arange(-(-len(m) // every)) < count
     outputs, last = np.zeros((len(m), run.shape[-1])), np.zeros(run.shape[-1])
+    if not layer.return_sequences:
+        return [run[-1] if len(run) else last], finals, m
     left = iter(run)
     for t, real in enumerate(m):
         last = next(left) if real else 0 * last if layer.zero_output_for_mask else last
         outputs[t] = last
-    return [outputs if layer.return_sequences else outputs[-1]], finals, m
+    return [outputs], finals, m
 
 
 def stack(layer, x, m, states):

@@ -26,6 +26,7 @@ from structures import STRUCTURES
 import keras_seq
 from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, WaveNet
 from keras_seq.cells import arguments
+from keras_seq.engine import tensorflow
 from keras_seq.layers import named as cell_layer
 from keras_seq.layers import parts, ring, stepwise
 
@@ -71,6 +72,16 @@ def streams(test, *given):
     return suite(f"layers/test_streaming.py::{test}", *given)
 
 
+def composed(test, *given):
+    return suite(f"layers/test_composition.py::{test}", *given)
+
+
+def last(name):
+    return composed("test_the_last_output_is_that_of_the_last_real_step", name)
+
+
+REVERSED = composed("test_masks_are_one_for_each_output", True, False)
+INTERNALS = composed("test_internals_without_sequences_are_at_masked_steps_what_sequences_would_be", {})
 MASKED_STEP = streams("test_a_step_form_reads_the_mask_of_its_sequence", True)
 STATEFUL = {kind: inputs("test_stateful_stacks", kind) for kind in ("stack", "both ways", "one both ways")}
 ENDED = inputs("test_a_mask_ends_where_time_does")
@@ -95,22 +106,16 @@ MUTANTS = [
     ),
     (Stacked, "_through", op("and", "residual"), "{0}", [plain("Stacked-residual-zeros")]),
     (Stacked, "_through", op("+"), "{1}", [values("Stacked-residual")]),
-    (
-        Stacked,
-        "_through",
-        call("ended"),
-        "[t[:, -1] for t in {0}]",
-        [values("Stacked-residual-zeros"), values("Stacked-dense-zeros")],
-    ),
+    (Stacked, "_through", call("last_real", nth=0), "{0}[:, -1]", [values("Stacked-residual-zeros")]),
+    (Stacked, "_through", call("last_real", nth=1), "{0}[:, -1]", [values("Stacked-dense-zeros")]),
     (Stacked, "_through", call("mask_after"), "{2}", [crashes(values("Stacked-splices"))]),
     (
         Stacked,
         "advanced",
-        call("kept"),
-        "list({1})",
+        op("and", "zeros"),
+        "{0}",
         [steps("Stacked-residual-zeros"), steps("Stacked-dense-zeros")],
     ),
-    (Stacked, "_below_widths", call("any"), "False", [steps("Stacked-residual-zeros"), steps("Stacked-dense-zeros")]),
     (Stacked, "_through", call("extend"), argument(0, "{}[::-1]"), [STATES]),
     (
         Stacked,
@@ -154,12 +159,18 @@ MUTANTS = [
         [crashes(s) for s in list(STATEFUL.values())[1:]],
     ),
     # a layer's call and its states
-    (parts, "last_real", op("-", 1), "{0} - 2", [values("LastStep")]),
-    (parts, "last_real", op(">"), "{0} >= {1}", [values("LastStep")]),
+    (stepwise, "last_real", op("-", 1), "{0} - 2", [values("LastStep")]),
+    (stepwise, "last_real", op(">"), "{0} >= {1}", [values("LastStep")]),
     (parts, "from_widths", op("<"), "{0} <= {1}", [inputs("test_a_stack_from_widths_is_the_stack_of_the_layers")]),
     (parts, "checked_states", op("or"), "{1}", [wrong("initial_state: expected 3 tensors")]),
     (stepwise, "kept", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
-    (stepwise.Stepwise, "advanced", choice("zero_output_for_mask"), "{1}", [STEP_FLAGS]),
+    (stepwise.Stepwise, "advanced", choice("zeros"), "{1}", [STEP_FLAGS]),
+    (stepwise.Stepwise, "advanced", op("and", "return_sequences"), "{0} and {1}", [last("loop")]),
+    (keras_seq.RNN, "compute_mask", call("flip"), "{0}", [REVERSED]),
+    (keras_seq.RNN, "_run", call("last_real"), "{0}[:, -1]", [INTERNALS]),
+    (keras_seq.RNN, "_read_out", op("and", "_every_step"), "{0}", [last("readout")]),
+    (keras_seq.RNN, "_loop_of_keras", op("and", "_every_step"), "{0}", [last("unroll")]),
+    (tensorflow, "scan", op("and", "return_sequences"), "{0}", [last("loop")]),
     (stepwise.Stepwise, "advanced", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
     (stepwise, "over_real_steps", op(">", nth=0, within=choice("zero_output")), "{0} >= {1}", [values("TDNN-delays")]),
     (stepwise, "over_real_steps", call("where", op("+")), "ops.where({0}, {2}, {1})", [values("TDNN-delays")]),

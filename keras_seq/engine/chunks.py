@@ -48,9 +48,6 @@ class Chunks(Loop):
         _, outputs, states, starts, stacks = loop(parts.count, body, (zeros, states, starts, stacks))
         if self.return_sequences:
             outputs = [parts.arranged(s.stack()) for s in stacks]
-        elif self.mask is not None and self.zero_output_for_mask:
-            hidden = self.mask[:, 0] if self.go_backwards else self.mask[:, -1]
-            outputs = [tf.where(column(hidden, o), o, tf.zeros_like(o)) for o in outputs]
         return (*outputs, *states), [s.stack() for s in starts]
 
     def backward(self, args, cotangents, kept):
@@ -62,9 +59,6 @@ class Chunks(Loop):
         each = [unstack(parts.arranged_back(d)) for d in doutputs] if self.return_sequences else None
         if self.return_sequences:
             doutputs = ()
-        elif self.mask is not None and self.zero_output_for_mask:
-            hidden = self.mask[:, 0] if self.go_backwards else self.mask[:, -1]
-            doutputs = tuple(tf.where(column(hidden, d), d, tf.zeros_like(d)) for d in doutputs)
         first, last = parts.floating_inputs, parts.floating_inputs + len(starts)
 
         def body(count, doutputs, dstates, sums, stacks):

@@ -33,7 +33,8 @@ def scan(
         p_t = project(x_t);   y_t, s_t = step(p_t, s_{t-1}, constants)
 
     A step that `mask` hides leaves the states as they were and repeats the last output (zeros before the first one, or
-    always with `zero_output_for_mask`); the inputs there are read as zeros, so that no NaN of theirs reaches a gradient.
+    always with `zero_output_for_mask` and `return_sequences`); the inputs there are read as zeros, so that no NaN of
+    theirs reaches a gradient.
 
     Where the states before all steps are known without the loop, by `history` or, in the backward pass of a `blocked`
     one, from the forward pass, all steps are taken as one, over t * b rows; constants then are (b, ...), one row each.
@@ -47,7 +48,7 @@ def scan(
         weights: Keras variables that `project` and `step` read.
         mask: boolean tensor (b, t), True for real steps, or None.
         go_backwards: read time in reverse; the outputs come in the order of processing.
-        return_sequences: return all outputs, (b, t, ...), else the last one, (b, ...).
+        return_sequences: return all outputs, (b, t, ...), else that of the last real step, (b, ...).
         zero_output_for_mask: as above.
         keep: keep what the backward pass needs. If False, a gradient is as right, but runs the loop again first.
         blocked: let no gradient through the states that a step reads.
@@ -73,7 +74,7 @@ def scan(
     states = tuple(leading(s, sizes[:1], first.shape[:1], "initial_state") for s in states)
     mask = None if mask is None else leading(mask, sizes, first.shape[:2], "mask")
     given = project, step, inputs, states, tuple(constants), tuple(weights), mask
-    settings = go_backwards, zero_output_for_mask, blocked
+    settings = go_backwards, zero_output_for_mask and return_sequences, blocked
     if truncate is not None or checkpoint:
         over_time = Chunks(*given, *settings, return_sequences, independent, size=truncate, cut=truncate is not None)
         results = over_time.run(keep=True)

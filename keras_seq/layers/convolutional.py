@@ -31,7 +31,8 @@ class _Dilated(Stepwise, keras.layers.Layer):
             return self._through(sequences, lambda part, x: part.every_step(x), training)
 
         # no step sees a later one, so that what stands after the real steps need not be hidden again
-        outputs = over_real_steps(every_step, sequences, mask, self.zero_output_for_mask)
+        zeros = self.zero_output_for_mask and self.return_sequences
+        outputs = over_real_steps(every_step, sequences, mask, zeros)
         return outputs if self.return_sequences else outputs[:, -1]
 
     def first_state(self, batch_size):
@@ -76,8 +77,8 @@ class TCN(_Dilated):
         dropout: share in [0, 1) of the channels to drop in training.
         activation: f.
         weight_normalization: whether the convolutions are weight-normalised.
-        return_sequences: return all outputs (b, t, filters) rather than the last one (b, filters).
-        zero_output_for_mask: whether hidden steps give zeros.
+        return_sequences: return all outputs (b, t, filters) rather than that of the last real step (b, filters).
+        zero_output_for_mask: whether hidden steps of returned sequences are zeros.
         kernel_initializer: of all kernels. The paper draws them from N(0, 0.01), which needs the normalisation to grow;
             the default is He's normal one.
         seed: integer for the random numbers of dropout.

@@ -154,11 +154,12 @@ class NARX(CellLayer):
             return first, states, internals
         later, states, further = super()._run(sequences[:, known:], states, later_mask, training, constants, None)
         begun = None  # where the later part has had a real step; until then it repeats the last of the first
-        if mask is not None and not self.zero_output_for_mask:
+        if mask is not None:
             begun = ops.expand_dims(ops.cumsum(ops.cast(later_mask, "int32"), axis=1) > 0, -1)
 
         def joined(a, b):
-            return ops.concatenate([a, b if begun is None else ops.where(begun, b, a[:, -1:])], axis=1)
+            repeats = begun is not None and not self.zero_output_for_mask
+            return ops.concatenate([a, ops.where(begun, b, a[:, -1:]) if repeats else b], axis=1)
 
         if internals is not None:
             internals = tree.map_structure(joined, internals, further)

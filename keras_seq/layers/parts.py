@@ -1,7 +1,6 @@
 """What layers made of sequence layers share: checking the parts, calling them, and their states as one flat list."""
 
 import keras
-from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.base import Cell
@@ -74,26 +73,6 @@ def shapes_of(layer, sequences_shape):
         layer.build(sequences_shape)
     found = layer.compute_output_spec(keras.KerasTensor(sequences_shape, layer.compute_dtype))
     return keras.tree.map_structure(lambda x: x.shape, found)
-
-
-def last_real(sequences, mask=None):
-    """The last real step of each row, (b, d); zeros for a row without one."""
-    if mask is None:
-        return sequences[:, -1]
-    mask = ops.cast(mask, "bool")
-    steps = ops.where(mask, ops.arange(1, ops.shape(mask)[1] + 1), 0)
-    last = ops.max(steps, axis=1)[:, None, None]
-    found = ops.take_along_axis(sequences, ops.maximum(last - 1, 0), axis=1)
-    return ops.where(last > 0, found, ops.zeros_like(found))[:, 0]
-
-
-def last_steps(tensors, mask=None):
-    return [last_real(x, mask) for x in tensors]
-
-
-def gives_zeros(layer):
-    """Whether a hidden step gives zeros, or some of the layer's parts do."""
-    return layer.zero_output_for_mask or any(map(gives_zeros, getattr(layer, "parts_with_states", ())))
 
 
 def from_widths(make, widths, return_sequences, dtype):

@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from keras_seq.cells.floats import lowest
-from keras_seq.layers.parts import last_real
-from keras_seq.layers.stepwise import Stepwise, check_sequences, kept
+from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real
 
 
 class _Pooling(Stepwise, keras.layers.Layer):
@@ -35,7 +34,7 @@ class _Pooling(Stepwise, keras.layers.Layer):
     def first_state(self, batch_size):
         return [ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
 
-    def advanced(self, inputs, state, mask):
+    def advanced(self, inputs, state, mask, zeros=True):
         state = kept(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
         return self.found(state), state
 

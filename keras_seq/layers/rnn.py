@@ -13,7 +13,7 @@ from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.of_keras import with_own_masks
-from keras_seq.layers.stepwise import Prepared, Stepwise, check_mask, fits, kept
+from keras_seq.layers.stepwise import Prepared, Stepwise, check_mask, fits, kept, last_real
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -29,7 +29,9 @@ class RNN(Stepwise, keras.layers.RNN):
     other Keras cell, Keras's own loop runs the same step.
 
     A masked step leaves the states as they were and repeats the last output (zeros before the first real step), or gives
-    zeros with `zero_output_for_mask`; nothing behind a mask, NaN included, reaches a value or a gradient. States are of the
+    zeros with `zero_output_for_mask`; nothing behind a mask, NaN included, reaches a value or a gradient. Without
+    return_sequences the output is that of the last real step, zeros for a row without one. The mask goes on with the
+    returned sequences, with `go_backwards` reversed as they are (Keras hands on the mask of the inputs). States are of the
     type of the weights: under a mixed policy they come out in float32, and are taken back so.
 
     Args:
@@ -38,11 +40,11 @@ class RNN(Stepwise, keras.layers.RNN):
         return_state: return the final states too, each (b, u), after the output.
         return_internals: return, as the last output, what the cell's step exposes: a dict from names to (b, t, width)
             tensors, at masked steps as the outputs are. They get gradients; without it nothing is computed for them.
-        go_backwards: read time in reverse; outputs come in the order of processing, as in Keras.
+        go_backwards: read time in reverse; outputs, and their mask, come in the order of processing.
         stateful: start each batch from the final states of the one before; needs a static batch size. Gradients stop at
             the borders of batches, so that a learned initial state is used but not trained.
         unroll: write the loop out (Keras's loop; needs a static length).
-        zero_output_for_mask: outputs of masked steps are zero.
+        zero_output_for_mask: outputs of masked steps are zero in returned sequences.
         truncate: truncated backpropagation through time: no gradient passes from step nk to step nk - 1, counted from the
             first step that is read; None for no cut.
         checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
@@ -150,6 +152,13 @@ class RNN(Stepwise, keras.layers.RNN):
         sequences = keras.KerasTensor(sequences_shape, layer.compute_dtype)
         return tree.map_structure(lambda x: x.shape, keras.Operation.compute_output_spec(layer, sequences, **further))
 
+    def compute_mask(self, sequences, mask=None):
+        """That of the outputs, in the order of processing; None for each state."""
+        mask = tree.flatten(mask)[0]
+        return super().compute_mask(
+            sequences, ops.flip(mask, axis=1) if self.go_backwards and mask is not None else mask
+        )
+
     def call(
         self,
         sequences,
@@ -247,7 +256,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 cell.variables,
                 mask,
                 go_backwards=self.go_backwards,
-                return_sequences=self.return_sequences or self.return_internals,
+                return_sequences=self._every_step,
                 zero_output_for_mask=self.zero_output_for_mask,
                 keep=training,
                 blocked=cell.blocked,
@@ -256,20 +265,26 @@ class RNN(Stepwise, keras.layers.RNN):
                 checkpoint=self.checkpoint,
                 history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
             )
+        mask = ops.flip(mask, axis=1) if self.go_backwards and mask is not None else mask
         output, found = self._read_out(results["output"], mask, prepared)
-        if self.return_internals and not self.return_sequences:
-            output = output[:, -1]
+        if self._every_step and not self.return_sequences:
+            output = last_real(output, mask if self.zero_output_for_mask else None)
         return output, list(states), {**results.get("internals", {}), **(found or {})} or None
 
+    @property
+    def _every_step(self):
+        """Whether the loop gives what is made at every step, not at the last alone."""
+        return self.return_sequences or self.return_internals
+
     def _read_out(self, outputs, mask, constants):
-        """`(the readout, what it exposes)`, with zeros where no real step has been."""
+        """`(the readout, what it exposes)`, with zeros where no real step has been; the mask in the order of processing."""
         with engine.collecting(self.return_internals) as found:
             read = self.cell.read_out(outputs, constants)
         if mask is None or read is outputs:
             return read, found
-        mask = ops.flip(mask, axis=1) if self.go_backwards else mask
-        shown = mask if self.zero_output_for_mask else ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
-        shown = ops.expand_dims(shown if self.return_sequences or self.return_internals else shown[:, -1], -1)
+        zeros = self.zero_output_for_mask and self._every_step
+        shown = mask if zeros else ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+        shown = ops.expand_dims(shown if self._every_step else shown[:, -1], -1)
         return tree.map_structure(lambda x: ops.where(shown, x, ops.zeros_like(x)), (read, found or {}))
 
     def _keras_loop(self, project, step, inputs, states, constants, mask):
@@ -314,13 +329,14 @@ class RNN(Stepwise, keras.layers.RNN):
             output, new = step(inputs, tuple(states[1:]))
             return output, [output, *new]
 
-        flags = {name: getattr(self, name) for name in FLAGS if name not in ("go_backwards", "return_sequences")}
-        every = self.return_sequences or self.return_internals
-        loop = types.SimpleNamespace(cell=call, go_backwards=False, return_sequences=every, **flags)
+        flags = {"go_backwards": False, "return_sequences": self._every_step}
+        flags |= {name: getattr(self, name) for name in ("stateful", "unroll")}
+        flags["zero_output_for_mask"] = self.zero_output_for_mask and self._every_step
+        loop = types.SimpleNamespace(cell=call, **flags)
         # the last output goes along as the first state: Keras's loop on JAX takes that for the output of a masked step
         output, _ = step(sequences[:, 0], tuple(states))
         last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, [ops.zeros_like(output), *states], mask)
-        return outputs if every else last, states[1:]
+        return outputs if self._every_step else last, states[1:]
 
     @property
     def output_width(self):

@@ -12,14 +12,12 @@ from keras_seq.layers.parts import (
     check_part,
     checked_states,
     from_widths,
-    gives_zeros,
-    last_steps,
     mask_after,
     reads_constants,
     shapes_of,
     state_specs,
 )
-from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, kept
+from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, last_real
 
 SKIPS = (None, "residual", "dense")
 
@@ -181,20 +179,16 @@ class Stacked(Stepwise, keras.layers.Layer):
         outputs, states = self._through(sequences, initial_state, mask, apply, sizes, training)
         return (outputs, *states) if self._returns_states(return_state) else outputs
 
-    def _through(self, x, states, mask, apply, sizes, training=False, ended=last_steps):
-        """`(outputs, new states)`: `apply(layer, x, states, mask)` for each layer, with the skips and dropout between.
-
-        Where the last layer gives its last output alone, `ended([x, *outputs], mask)` says what goes with it of its input
-        and the outputs below.
-        """
+    def _through(self, x, states, mask, apply, sizes, training=False):
+        """`(outputs, new states)`: `apply(layer, x, states, mask)` for each layer, with the skips and dropout between."""
         left, found, outputs = states, [], []
         for i, (layer, size) in enumerate(zip(self.layers, sizes, strict=True)):
             given, left = (None, None) if left is None else (left[:size], left[size:])
             seen = dropped(x, self.dropout, self.seed_generator) if i and training and self.dropout else x
             h, new = apply(layer, seen, given, mask)
             found.extend(new)
-            if layer is self.layers[-1] and not self.return_sequences:
-                x, *outputs = ended([x, *outputs], mask)
+            if len(h.shape) < len(x.shape):  # the last layer gives its last output alone
+                x, outputs = last_real(x, mask), [last_real(below, mask) for below in outputs]
             outputs.append(h)
             if self.skips == "dense":
                 x = ops.concatenate([x, h], axis=-1)
@@ -229,43 +223,25 @@ class Stacked(Stepwise, keras.layers.Layer):
             else:
                 found.extend(layer.initial_state(batch_size, left[:count]))
                 left = left[count:]
-        return [*found, *(ops.zeros((batch_size, width), dtype=self.compute_dtype) for width in self._below_widths)]
-
-    @property
-    def _below_widths(self):
-        """The widths of what the state has besides: the last layer's input and the outputs below it, at the last real step.
-
-        A hidden step needs them where zeros stand in their place.
-        """
-        if not self.skips or self.return_sequences or not any(map(gives_zeros, self.layers[:-1])):
-            return []
-        widths = [layer.output_width for layer in self.layers[:-1]]
-        return [sum(widths) + self.input_spec.axes[-1] if self.skips == "dense" else widths[-1], *widths]
+        return found
 
     def prepared(self, constants):
         """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""
         self._check_constants(constants)
         return Prepared(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers)
 
-    def advanced(self, inputs, state, mask, constants=None):
+    def advanced(self, inputs, state, mask, zeros=True, constants=None):
         if not isinstance(constants, Prepared):
             constants = self.prepared(constants or ())
+        zeros = zeros and self.return_sequences  # else what is joined at a hidden step is what was at the last real one
         prepared = {id(layer): c for layer, c in zip(self.layers, constants, strict=True)}
 
         def apply(layer, x, states, mask):
             further = {"constants": prepared[id(layer)]} if reads_constants(layer) else {}
-            return layer.step(x, states, mask, **further)
+            return layer.step(x, states, mask, zeros=zeros, **further)
 
         sizes = [len(layer.initial_state(1)) for layer in self.layers]
-        below = list(state[sum(sizes) :])
-
-        def ended(tensors, mask):
-            below[:] = kept(mask, tensors, below) if below else below
-            return below or tensors
-
-        inputs = ops.cast(inputs, self.compute_dtype)
-        outputs, states = self._through(inputs, state[: sum(sizes)], mask, apply, sizes, ended=ended)
-        return outputs, [*states, *below]
+        return self._through(ops.cast(inputs, self.compute_dtype), state, mask, apply, sizes)
 
     def _check_constants(self, constants):
         if bool(constants) != reads_constants(self):

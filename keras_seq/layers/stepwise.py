@@ -46,7 +46,7 @@ class Stepwise:
             inputs: x_t, (b, d).
             state: what `initial_state` or the step before gave.
             mask: boolean (b,), False for rows that have no step now: their state stays, and their last output is repeated
-                (zeros with `zero_output_for_mask`).
+                (a layer that returns sequences gives zeros with `zero_output_for_mask`).
             **further: what the layer reads besides: `constants` as in its call, or `layer.prepared(constants)`, which is
                 then not made anew at every step; `targets` (b, k).
 
@@ -65,12 +65,13 @@ class Stepwise:
         with AutocastScope(self.compute_dtype):
             return self.advanced(inputs, state, mask, **further)
 
-    def advanced(self, inputs, state, mask, **further):
-        """`step`, of what has been checked."""
+    def advanced(self, inputs, state, mask, zeros=True, **further):
+        """`step`, of what has been checked; without `zeros` a hidden step repeats the last output in any case."""
         *states, last = state
         outputs, states = self.advance(inputs, states, mask, **further)
         if mask is not None:
-            hidden = ops.zeros_like(outputs) if self.zero_output_for_mask else last
+            zeros = zeros and self.zero_output_for_mask and self.return_sequences
+            hidden = ops.zeros_like(outputs) if zeros else last
             outputs = ops.where(ops.expand_dims(mask, -1), outputs, hidden)
         return outputs, [*states, outputs]
 
@@ -132,6 +133,17 @@ def over_real_steps(function, sequences, mask, zero_output=False, every=1):
         shown = skipped_mask(mask, every) if zero_output else ops.logical_and(place >= 0, count[:, -1:] > 0)
     outputs = ops.take_along_axis(outputs, ops.expand_dims(ops.maximum(place, 0), -1), axis=1)
     return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))
+
+
+def last_real(sequences, mask=None):
+    """The last real step of each row, (b, d); zeros for a row without one."""
+    if mask is None:
+        return sequences[:, -1]
+    mask = ops.cast(mask, "bool")
+    steps = ops.where(mask, ops.arange(1, ops.shape(mask)[1] + 1), 0)
+    last = ops.max(steps, axis=1)[:, None, None]
+    found = ops.take_along_axis(sequences, ops.maximum(last - 1, 0), axis=1)
+    return ops.where(last > 0, found, ops.zeros_like(found))[:, 0]
 
 
 def skipped_mask(mask, every):

@@ -12,8 +12,8 @@ from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding.sampling import drawn_tokens
 from keras_seq.engine import collecting
 from keras_seq.layers import GRU, RNN, Bidirectional
-from keras_seq.layers.parts import call_with_states, check_part, last_real, mask_after, reads_constants
-from keras_seq.layers.stepwise import Prepared
+from keras_seq.layers.parts import call_with_states, check_part, mask_after, reads_constants
+from keras_seq.layers.stepwise import Prepared, last_real
 from keras_seq.models.generation import Writer
 from keras_seq.models.vocabulary import Vocabulary
 

@@ -77,6 +77,174 @@ def test_a_functional_model_keeps_what_a_call_was_asked_for(name, tmp_path):
     assert_close(keras.models.load_model(tmp_path / "model.keras")(x), expected, 1e-6)
 
 
+# -- masks -----------------------------------------------------------------------------------------------------------------
+
+
+AFTER = {
+    "GRU": lambda: keras_seq.GRU(3, return_sequences=True, return_state=True),
+    "Keras's GRU": lambda: keras.layers.GRU(3, return_sequences=True, return_state=True),
+    "Bidirectional": lambda: keras_seq.Bidirectional(keras_seq.LSTM(3)),
+    "TDNN": lambda: lambda x: keras_seq.LastStep()(keras_seq.TDNN(3, delays=2)(x)),
+    "MaskedMean": keras_seq.MaskedMean,
+    "backwards again": lambda: keras_seq.LSTM(3, go_backwards=True),
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: keras_seq.LSTM(4, return_sequences=True, go_backwards=True),
+        lambda: keras_seq.Jordan(4, 2, return_sequences=True, go_backwards=True, zero_output_for_mask=True),
+        lambda: keras_seq.RNN(keras.layers.GRUCell(4), return_sequences=True, go_backwards=True),
+    ],
+    ids=["LSTM", "Jordan", "a cell of Keras"],
+)
+def test_what_follows_a_reversed_layer_reads_the_real_steps_alone(made, after):
+    """Its mask is reversed as its outputs are: each row, whatever its padding and holes, is what it is alone."""
+    inputs = keras.Input((None, D))
+    reversed_ = made()(keras.layers.Masking()(inputs))
+    outputs = flat(AFTER[after]()(reversed_))
+    model = keras.Model(inputs, outputs)
+    x, mask = structures.data(dtype="float32")
+    found = model(np.where(mask[..., None], x, 0))
+    for row in np.flatnonzero(mask.any(1)):
+        alone = model(x[row, mask[row]][None])
+        for y, expected in zip(flat(found), flat(alone), strict=True):
+            y = y[row] if len(y.shape) == 2 else y.numpy()[row][mask[row][::-1]]
+            assert_close([y], [expected[0]], 1e-6)
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_masks_are_one_for_each_output(return_sequences, return_state):
+    flags = {"return_sequences": return_sequences, "return_state": return_state}
+    layers = [
+        keras_seq.LSTM(3, **flags),
+        keras_seq.LSTM(3, go_backwards=True, **flags),
+        keras_seq.Stacked(keras_seq.LSTM, [3, 3], **flags),
+        keras_seq.Bidirectional(keras_seq.LSTM(3, **flags)),
+        keras_seq.Bidirectional(keras_seq.LSTM(3, **flags), merge_mode=None),
+    ]
+    x, mask = structures.data(dtype="float32")
+    for layer in layers:
+        outputs = flat(layer(x, mask=mask))
+        masks = flat(layer.compute_mask(x, mask))
+        assert len(masks) == len(outputs)
+        expected = mask[:, ::-1] if getattr(layer, "go_backwards", False) else mask
+        for y, m in zip(outputs, masks, strict=True):
+            if len(y.shape) == 3:
+                np.testing.assert_array_equal(m, expected)
+                np.testing.assert_array_equal(keras.src.backend.get_keras_mask(y), expected)
+            else:
+                assert m is None
+
+
+def test_directions_of_keras_over_our_layers():
+    """Keras turns the backward half's outputs round by itself."""
+    x, mask = structures.data(dtype="float32")
+    theirs = keras.layers.Bidirectional(keras_seq.LSTM(3, return_sequences=True))
+    ours = keras_seq.Bidirectional(keras_seq.LSTM(3, return_sequences=True, zero_output_for_mask=True))
+    found = theirs(x, mask=mask)
+    ours.build(x.shape)
+    ours.set_weights(theirs.get_weights())
+    assert_close([found], [ours(x, mask=mask)], 1e-6)
+    np.testing.assert_array_equal(keras.src.backend.get_keras_mask(found), mask)
+
+
+ZEROS = {"zero_output_for_mask": True}
+LAST = {
+    "loop": lambda: keras_seq.LSTM(4, **ZEROS),
+    "readout": lambda: keras_seq.SimpleRNN(4, outputs=2, **ZEROS),
+    "blocked": lambda: keras_seq.Elman(4, outputs=2, **ZEROS),
+    "backwards": lambda: keras_seq.GRU(4, go_backwards=True, **ZEROS),
+    "truncate": lambda: keras_seq.LSTM(4, truncate=2, **ZEROS),
+    "checkpoint": lambda: keras_seq.LSTM(4, checkpoint=True, go_backwards=True, **ZEROS),
+    "together": lambda: keras_seq.ResidualRNN(4, recurrent=False, **ZEROS),
+    "unroll": lambda: keras_seq.LSTM(4, unroll=True, **ZEROS),
+    "a cell of Keras": lambda: keras_seq.RNN(keras.layers.LSTMCell(4), **ZEROS),
+    "a cell of Keras, unrolled": lambda: keras_seq.RNN(
+        keras.layers.GRUCell(4), unroll=True, go_backwards=True, **ZEROS
+    ),
+    "NARX": lambda: keras_seq.NARX(4, 2, closed=True, **ZEROS),
+    "AR": lambda: keras_seq.AR(outputs=D, output_delays=2, **ZEROS),
+    "TCN": lambda: keras_seq.TCN(4, dilations=[1, 2], activation="tanh", **ZEROS),
+    "Bidirectional": lambda: keras_seq.Bidirectional(keras_seq.LSTM(4, **ZEROS)),
+    "Stacked": lambda: keras_seq.Stacked([keras_seq.LSTM(4, return_sequences=True), keras_seq.LSTM(4, **ZEROS)]),
+    **{
+        f"Stacked, {skips}": lambda skips=skips: keras_seq.Stacked(
+            [
+                keras_seq.GRU(4, return_sequences=True, **ZEROS),
+                keras_seq.Stacked(
+                    [
+                        keras_seq.LSTM(3, return_sequences=True, **ZEROS),
+                        keras_seq.GRU(4, return_sequences=True, **ZEROS),
+                    ]
+                ),
+                keras_seq.GRU(4, **ZEROS),
+            ],
+            skips=skips,
+        )
+        for skips in ("residual", "dense")
+    },
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_the_last_output_is_that_of_the_last_real_step(name):
+    """Whatever zero_output_for_mask says of sequences; zeros for a row without a step; gradients too, step by step too."""
+    layer = LAST[name]()
+    x, mask = structures.data(dtype="float32")
+    layer.build(x.shape)
+    structures.randomised(layer)
+
+    def gradient(x, mask):
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, mask=mask, training=True)
+            loss = tf.reduce_sum(y * y)
+        return y, tape.gradient(loss, x)
+
+    found, gradients = gradient(x, tf.constant(mask))
+    rows = np.flatnonzero(mask.any(1))
+    assert not mask[rows, -1].all()
+    assert not mask[rows, 0].all()
+    for row in rows:
+        alone, of_alone = gradient(x[row, mask[row]][None], None)
+        assert np.abs(alone).max() > 1e-3
+        assert_close([found[row]], [alone[0]], 1e-5)
+        if name != "truncate":  # which counts hidden steps too
+            assert_close([gradients.numpy()[row, mask[row]]], [of_alone[0]], 1e-5)
+    np.testing.assert_array_equal(found.numpy()[~mask.any(1)], 0.0)
+    if not layer.not_stepwise:
+        state = layer.initial_state(len(x))
+        for t in range(x.shape[1]):
+            y, state = layer.step(x[:, t], state, mask[:, t])
+            assert_close([y], [layer(x[:, : t + 1], mask=mask[:, : t + 1])], 1e-5)
+
+
+def test_a_warm_up_with_no_step_after_it_gives_the_last_known_step():
+    layer = keras_seq.NARX(4, 1, output_delays=2, input_delays=2, closed=True, **ZEROS)
+    x = np.random.default_rng(0).normal(size=(1, 6, D)).astype("float32")
+    y = x[:, :3, :1]
+    mask = np.array([[True, True, False, False, False, False]])
+    assert_close([layer(x, targets=y, mask=mask)], [layer(x[:, :2], targets=y[:, :2])], 1e-6)
+
+
+@pytest.mark.parametrize("flags", [{}, {"go_backwards": True}, {"unroll": True}], ids=str)
+def test_internals_without_sequences_are_at_masked_steps_what_sequences_would_be(flags):
+    layer = keras_seq.SimpleRNN(4, outputs=2, return_internals=True, **ZEROS, **flags)
+    whole = keras_seq.RNN(layer.cell, return_internals=True, return_sequences=True, **ZEROS, **flags)
+    x, mask = structures.data(dtype="float32")
+    (last, internals), (outputs, expected) = (one(x, mask=mask) for one in (layer, whole))
+    assert_close(flat(internals), flat(expected), 1e-6)
+    real = mask[:, ::-1] if flags.get("go_backwards") else mask
+    for row in range(len(x)):
+        places = np.flatnonzero(real[row])
+        assert_close([last[row]], [outputs[row, places[-1]] if len(places) else np.zeros(2)], 1e-6)
+
+
 # -- cells of Keras --------------------------------------------------------------------------------------------------------
 
 

@@ -101,7 +101,7 @@ def test_memories_with_a_name_are_settings_of_the_lstm(name, switch):
         {"return_sequences": False},
         {"go_backwards": True},
         {"zero_output_for_mask": True},
-        {"zero_output_for_mask": True, "return_sequences": False, "go_backwards": True},
+        {"return_sequences": False, "go_backwards": True},
     ],
     ids=str,
 )
