@@ -290,13 +290,18 @@ def crashes(check):
     return checked
 
 
-def suite(test, *given, **arguments):
-    """A check: a test of the suite, such as "decoding/test_beam.py::test_width_one_is_greedy", with these arguments."""
-    path, name = test.split("::")
+def module(path):
+    """A module of the tests, by its path under tests/."""
     path = ROOT / "tests" / path
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    function = getattr(importlib.import_module(path.stem), name)
+    return importlib.import_module(path.stem)
+
+
+def suite(test, *given, **arguments):
+    """A check: a test of the suite, such as "decoding/test_beam.py::test_width_one_is_greedy", with these arguments."""
+    path, name = test.split("::")
+    function = getattr(module(path), name)
     return functools.wraps(function)(lambda: function(*given, **arguments))
 
 

@@ -1,7 +1,5 @@
 """Faults made on purpose in the layers made of others, in convolutions, streams and configurations."""
 
-import sys
-
 import pytest
 from conformance import Case
 from mutants import (
@@ -14,6 +12,7 @@ from mutants import (
     display,
     home,
     item,
+    module,
     mutate,
     named,
     negated,
@@ -63,7 +62,7 @@ def inputs(test, *given):
 
 
 def wrong(beginning):
-    known = sys.modules["test_structure_inputs"].WRONG
+    known = module("layers/test_structure_inputs.py").WRONG
     (message,) = (m for m in known if m.startswith(beginning))
     return inputs("test_wrong_arguments_are_named", message)
 

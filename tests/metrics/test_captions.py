@@ -69,6 +69,7 @@ def test_bleu_divides_words_at_white_space_only():
 def test_no_n_gram_in_common_scores_nothing():
     assert corpus_bleu(["a b c", ""], [["d e f"], ["a"]]) == 0
     assert corpus_bleu(["a b c"], [["a b c"]]) == 0  # no word group of four
+    assert corpus_bleu(["a b"], [["a c"]], 2) == 0  # words in common, but no group of two
     assert cider_d(["a b c d e", ""], [["f g h i"], ["k l", "m"]]) == 0
 
 
@@ -81,6 +82,9 @@ def test_cider_by_hand():
     assert clipped == pytest.approx(10 / 2 * math.exp(-(2**2) / 72) * (2 / math.sqrt(8 * 2) + 1 / math.sqrt(3)) / 4)
     common = cider_d(["the a", "the b"], [["the a"], ["the b"]])
     assert common == pytest.approx(10 * 2 / 4)  # 'the' is everywhere and weighs nothing; no groups of three or four
+    assert cider_d(["the c", "the b"], [["the a"], ["the b"]]) == pytest.approx(
+        10 * 2 / 4 / 2
+    )  # it is nothing to share
 
 
 def test_cider_is_independent_of_the_order_of_references():

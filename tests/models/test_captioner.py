@@ -1,5 +1,6 @@
 """The captioner: what it computes, how it is trained, saved and exported, and what it refuses."""
 
+import json
 import subprocess
 import sys
 
@@ -7,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from shares import shares_of_zeros
 
 import keras_seq
-from keras_seq.models import ImageCaptioner, Vocabulary
+from keras_seq.models import ImageCaptioner, Vocabulary, small_encoder
 from keras_seq.models.vocabulary import END, PAD, START
 
 SENTENCES = ["a red square", "a blue circle left of a red square", "a green cross"]
@@ -136,6 +138,50 @@ def test_any_encoder(tmp_path):
     )
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").generate(images) == model.generate(images)
+
+
+def test_words_and_outputs_are_dropped_in_training_alone():
+    model = captioner("each_step", dropout=0.4)
+    tokens = np.tile(np.array(model.vocabulary.encode(SENTENCES[1:2])), (40, 1))
+    for name, (outside, within) in shares_of_zeros(model, ["memory", "readout"], (pictures(40), tokens)).items():
+        assert outside == 0, name
+        assert abs(within - 0.4) < 0.06, name
+
+
+def test_an_example_is_a_picture_and_one_of_its_sentences():
+    model, element = captioner(), {"image": pictures()[0], "captions": tf.constant(SENTENCES)}
+    said = set()
+    for _ in range(30):
+        (image, inputs), targets = model.example(element)
+        np.testing.assert_array_equal(image, pictures()[0])
+        assert (inputs[0], targets[-1]) == (START, END)
+        np.testing.assert_array_equal(inputs[1:], targets[:-1])
+        said.add(model.vocabulary.decode(targets[None]).numpy()[0].decode())
+    assert said == set(SENTENCES)
+
+
+def test_a_small_encoder_is_small_on_both_sides():
+    """It halves a picture until its longer side is short enough."""
+    assert small_encoder((12, 96, 3), features=None).output_shape == (None, 1, 6, 64)
+    assert small_encoder((20, 5, 1), features=None, smallest=3).output_shape == (None, 3, 1, 64)
+    assert small_encoder((8, 8, 1), features=7).output_shape == (None, 7)
+
+
+def test_every_argument_survives_the_configuration():
+    given = {
+        "features_as": "attention",
+        "embedding_size": 6,
+        "dropout": 0.25,
+        "max_length": 7,
+        "attention_penalty": 0.5,
+    }
+    first = ImageCaptioner(Vocabulary.of(SENTENCES), SHAPE, keras_seq.GRUCell(5), name="own", **given)
+    config = json.loads(json.dumps(first.get_config()))
+    again = ImageCaptioner.from_config(config)
+    assert {name: getattr(again, name) for name in given} == given
+    assert (again.name, again.image_shape, again.cell.units) == ("own", SHAPE, 5)
+    assert again.vocabulary.tokens == first.vocabulary.tokens
+    assert [w.shape for w in again.weights] == [w.shape for w in first.weights]
 
 
 def test_where_it_looks():

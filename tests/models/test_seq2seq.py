@@ -1,5 +1,6 @@
 """From sequence to sequence: what the model computes, how it is trained, saved and exported, and what it refuses."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from shares import shares_of_zeros
 
 import keras_seq
 from keras_seq import AttentionCell, GRUCell, LSTMCell
@@ -123,6 +125,17 @@ def test_decoders_and_their_options(served):
     assert len(served._compiled) == 5  # arrays and seeds are no options to compile for
 
 
+def test_padding_and_start_are_never_written():
+    translator = model()
+    translator.readout.bias.assign(30.0 * np.isin(np.arange(8), (TARGET.pad, TARGET.start)))
+    source = translator.tokens(SOURCES)
+    for decoder in ("greedy", "sample"):
+        written = translator.generate_tokens(source, decoder=decoder).numpy()
+        before_end = np.cumsum(written == TARGET.end, axis=1) == 0
+        assert np.any(before_end)
+        assert not np.any(np.isin(written[before_end], (TARGET.pad, TARGET.start)))
+
+
 def test_what_has_been_read_is_summed_up(served):
     """The coverage of a beam's state is the sum of the alignments that the layer shows on the same tokens."""
     source, target = served.tokens(SOURCES, TARGETS)
@@ -165,6 +178,48 @@ def test_share_of_true_tokens():
     open_ = (target != TARGET.pad) & (np.arange(target.shape[1]) > 0)
     assert set(mixed[open_ & (mixed != target)]) == {7}
     assert abs(np.mean(mixed[open_] == target[open_]) - 0.7) < 0.03
+
+
+def test_what_is_drawn_is_drawn_anew_at_each_place():
+    translator = model("no attention", scale=0.0, teacher_forcing=0.0)  # four letters, all alike
+    source, target = translator.tokens(["a"] * 50, ["WWWWWWW"] * 50)
+    mixed = translator._mixed(target, *translator.encode(source)).numpy()[:, 1:8]
+    assert set(np.unique(mixed)) >= {4, 5, 6, 7}
+    assert np.mean(mixed[:, 1:] == mixed[:, :-1]) < 0.45
+
+
+def test_tokens_are_mixed_in_training_alone_and_its_steps_are_counted():
+    translator, plain = model(teacher_forcing=InverseSigmoidDecay(1.0)), model()
+    source, target = translator.tokens(SOURCES, TARGETS)
+    np.testing.assert_array_equal(translator((source, target)), plain((source, target)))
+    assert int(translator.training_step.value) == 0
+    assert np.any(translator((source, target), training=True) != plain((source, target), training=True))
+    translator((source, target), training=True)
+    assert int(translator.training_step.value) == 2
+    plain((source, target), training=True)
+    assert int(plain.training_step.value) == 0
+
+
+def test_words_and_outputs_are_dropped_in_training_alone():
+    translator = model("no attention", dropout=0.4)
+    arrays = translator.tokens(["abcd"] * 60, ["WXYZWXY"] * 60)
+    for name, (outside, within) in shares_of_zeros(translator, ["encoder", "decoder", "readout"], arrays).items():
+        assert outside == 0, name
+        assert abs(within - 0.4) < 0.06, name
+
+
+def test_arrays_are_padded_to_multiples():
+    """Of the source, and of what is read and asked for of the target, which are one token shorter."""
+    translator = Seq2Seq(SOURCE, TARGET, **PARTS["no attention"](), pad_to=(4, 3))
+    for texts, wide, target in ((["abcd", "a"], 8, 6), (["abc", ""], 4, 6), (["ab", "b"], 4, 3)):
+        (source, inputs), targets = translator.example(
+            texts, [t.translate(str.maketrans("abcd", "WXYZ")) for t in texts]
+        )
+        assert source.shape == (2, wide)
+        assert np.count_nonzero(source, axis=1).tolist() == [len(t) + 1 for t in texts]  # END, and then padding
+        assert inputs.shape == targets.shape == (2, target)
+        np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+        assert np.all(inputs[:, 0] == TARGET.start)
 
 
 def test_gradients_are_those_of_the_tokens_that_were_fed():
@@ -241,6 +296,18 @@ def test_saved_and_served(trained, tmp_path):
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=tmp_path, text=True).stdout.splitlines()
     assert said[0] == str(expected)
     assert said[1] == str(found.generate_tokens(np.array([[4, 5, 3, 0], [7, 3, 0, 0]], "int32")).numpy().tolist())
+
+
+def test_every_argument_survives_the_configuration():
+    given = {"embedding_size": 6, "dropout": 0.25, "max_length": 7, "pad_to": [4, 2], "name": "own"}
+    first = Seq2Seq(SOURCE, TARGET, **PARTS["stack"](), teacher_forcing=InverseSigmoidDecay(7.0), **given)
+    config = json.dumps(first.get_config())
+    again = Seq2Seq.from_config(json.loads(config))
+    assert {name: getattr(again, name) for name in given} == given
+    assert again.teacher_forcing.k == 7.0
+    assert (again.source.tokens, again.target.tokens) == (SOURCE.tokens, TARGET.tokens)
+    assert json.dumps(again.get_config()) == config
+    assert [w.shape for w in again.weights] == [w.shape for w in first.weights]
 
 
 def test_schedules():

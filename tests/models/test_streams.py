@@ -36,6 +36,14 @@ def test_hidden_steps_within_a_stream_are_skipped():
         np.testing.assert_allclose(got[row][~gaps[row]], alone, atol=2e-5)
 
 
+def test_training_and_everything_else_carry_states_of_their_own():
+    model, tokens, begun = made("LSTM"), drawn(2, 8), np.array([True, True])
+    model((tokens[:, :4], begun))
+    model((tokens[:, 4:], begun), training=True)
+    model((tokens[:1, 4:], begun[:1]))  # nor those of another number of rows
+    np.testing.assert_allclose(model((tokens[:, 4:], ~begun)), model(tokens)[:, 4:], atol=2e-5)
+
+
 def test_the_gradient_stops_between_chunks():
     """The sum over chunks is the gradient of one pass whose memory cuts it every four steps."""
     tokens, model = drawn(2, 13), made(sequences(keras_seq.LSTM, 6))

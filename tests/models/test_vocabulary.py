@@ -73,6 +73,11 @@ def test_a_list_with_special_tokens_of_its_own():
         tokens = vocabulary.encode(["Ab  b, ab", "b,"])
     assert tokens.numpy().tolist() == [[0, 1, 4, 5, 2], [0, 4, 2, 3, 3]]
     assert vocabulary.decode(tokens).numpy().tolist() == [b"Ab b, <unk>", b"b,"]
+    begun = vocabulary.encode(["Ab b,", "b,"], end=False)  # padding where nothing has ended
+    assert begun.numpy().tolist() == [[0, 1, 4], [0, 4, 3]]
+    assert vocabulary.decode(begun).numpy().tolist() == [b"Ab b,", b"b,"]
+    again = Vocabulary.from_config(vocabulary.get_config())
+    assert (again.tokens, again.pad, again.special) == (vocabulary.tokens, 3, special)
 
 
 def test_config_survives():
@@ -82,7 +87,7 @@ def test_config_survives():
         assert (again.words, again.split, again.special) == (vocabulary.words, split, vocabulary.special)
 
 
-@pytest.mark.parametrize("tokens", [[[4, 99]], [[-1]], [[1.0]]])
+@pytest.mark.parametrize("tokens", [[[4, 99]], [[-1]], [[1.0]], [[4, 14]]])
 def test_tokens_that_are_none_are_named(tokens):
     with pytest.raises(ValueError, match=r"tokens: expected integers from 0 to \d+, got"):
         Vocabulary.of(SENTENCES).decode(tokens)
