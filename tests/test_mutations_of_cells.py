@@ -207,7 +207,7 @@ def _further(case):
 
 
 def test_the_readout_ignores_the_direction_of_the_mask(monkeypatch):
-    mutate(monkeypatch, rnn.RNN, "_read_out", choice("go_backwards"), "{1}")
+    mutate(monkeypatch, rnn.RNN, "_run", choice("go_backwards"), "{1}")
     caught(conformance.check_oracle, Case("SimpleRNN", {"outputs": 2}), go_backwards=True)
 
 

@@ -1,5 +1,8 @@
 """Faults made on purpose in the layers made of others, in convolutions, streams and configurations."""
 
+import pathlib
+import tempfile
+
 import pytest
 from conformance import Case
 from mutants import (
@@ -23,7 +26,7 @@ from mutants import (
 from structures import STRUCTURES
 
 import keras_seq
-from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, WaveNet
+from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, Stream, WaveNet
 from keras_seq.cells import arguments
 from keras_seq.engine import tensorflow
 from keras_seq.layers import named as cell_layer
@@ -71,6 +74,10 @@ def streams(test, *given):
     return suite(f"layers/test_streaming.py::{test}", *given)
 
 
+def refused(message):
+    return streams("test_models_that_cannot_be_streamed_are_refused_by_name", message)
+
+
 def composed(test, *given):
     return suite(f"layers/test_composition.py::{test}", *given)
 
@@ -89,7 +96,8 @@ DROPPED = inputs("test_dropout_lies_between_the_layers_only")
 CHANNELS = inputs("test_dropout_of_channels")
 FIELDS = inputs("test_receptive_fields")
 MU_LAW = inputs("test_mu_law")
-REFUSED = streams("test_models_that_cannot_be_streamed_are_refused_by_name", "a Softmax, of which")
+FOLDER = tempfile.TemporaryDirectory()
+WHOLE = streams("test_steps_of_a_model_are_the_model", "branches", pathlib.Path(FOLDER.name))
 STEP_FLAGS = suite("layers/test_steps.py::test_flags", Case("GRU"), {"zero_output_for_mask": True})
 SAVED = "layers/test_saving.py::test_every_argument_survives_the_config"
 
@@ -207,9 +215,14 @@ MUTANTS = [
     (home(TCN), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
     (home(TCN), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
     # streams of whole models
-    (home(StepForm), "_along_features", call("getattr"), "-1", [REFUSED]),
+    (home(StepForm), "_along_features", call("getattr"), "-1", [refused("a Softmax, of which")]),
     (StepForm, "call", item("mask", nth=0), "mask[-1]", [MASKED_STEP]),
     (StepForm, "compute_mask", choice("return_sequences"), "{1}", [MASKED_STEP]),
+    (home(StepForm), "_stepped", op("not in"), "True", [WHOLE]),
+    (home(StepForm)._Graph, "_step_form", choice("return_sequences"), "{0}", [refused("got both")]),
+    (home(StepForm)._Graph, "_step_form", choice("getattr"), negated, [crashes(WHOLE)]),
+    (home(StepForm)._Graph, "call", call("any"), "False", [refused("got both")]),
+    (Stream, "_step", choice(), "{1}", [crashes(WHOLE)]),
     # configurations
     (keras_seq.RNN, "get_config", display("truncate"), without("truncate"), [suite(SAVED, "LSTM")]),
     (
