@@ -8,22 +8,15 @@ import types
 from collections.abc import Callable
 
 import keras
-import numpy as np
+import pytest
+import tensorflow as tf
 from keras import ops
 
 import keras_seq
+from keras_seq.testing.runs import randomised
+from keras_seq.testing.subject import Subject
 
 B, T, D, U = 4, 5, 3, 4
-
-MASK = np.array(
-    [
-        [True, True, True, True, True],
-        [True, False, True, True, False],
-        [False, False, True, False, True],
-        [False, False, False, False, False],
-    ]
-)
-
 
 # -- cells of a stranger -------------------------------------------------------------------------------------------------
 
@@ -85,15 +78,6 @@ class ReaderCell(keras_seq.Cell):
 # -- the table -----------------------------------------------------------------------------------------------------------
 
 
-def randomised(layer, seed=0):
-    """The layer, its weights drawn anew: no two gates alike, no zero peephole or bias."""
-    rng = np.random.default_rng([seed, 1])
-    for w in layer.weights:
-        if "float" in w.dtype:
-            w.assign(0.5 * rng.normal(size=w.shape))
-    return layer
-
-
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A public layer class by name with arguments; for `RNN` also what makes its cell, and the shapes of its constants.
@@ -113,6 +97,15 @@ class Case:
         inner = self.cell and f"({getattr(self.cell, '__name__', 'cell')})"
         arguments = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.arguments.items()]
         return "-".join([self.layer + (inner or ""), *arguments, *(["targets"] if self.targets else [])])
+
+    @property
+    def constant_specs(self):
+        """The constants of this case: of floating type, but for a count of each row."""
+        return [tf.TensorSpec(s, "int32" if len(s) == 1 else "float32") for s in self.constants]
+
+    def subject(self):
+        """The cell of this case under test, as a stranger's is by `keras_seq.testing.check_cell`."""
+        return Subject(self().cell, D, self.constant_specs)
 
     @property
     def gated(self):
@@ -269,10 +262,16 @@ CASES = [*KINDS, *FURTHER]
 BUILT_IN = [c for c in CASES if c.gated]
 # of each kind those that read one sequence and want no other arguments
 ONE_OF_EACH = [c for c in KINDS if not c.targets and c.layer not in ("NARX", "AR", "ResidualRNN")]
+# the first of each layer, and of what wraps a cell: what is asked of every public class by the quick tests
+QUICK = list({(c.layer, c.cell and c.cell.__name__.partition("(")[0]): c for c in reversed(KINDS)}.values())[::-1]
 KERAS_ARGUMENTS = {"activation", "recurrent_activation", "use_bias", "reset_after"}
 KERAS_TWINS = [c for c in CASES if c.layer in ("SimpleRNN", "LSTM", "GRU") and set(c.arguments) <= KERAS_ARGUMENTS]
 
 
-def named(cases):
-    """Arguments of `pytest.mark.parametrize` for these cases."""
-    return {"argnames": "case", "argvalues": cases, "ids": [c.name for c in cases]}
+def named(cases, quick=None):
+    """Arguments of `pytest.mark.parametrize` for these cases; those that are not among the `quick` are deep."""
+
+    def row(case):
+        return pytest.param(case, id=case.name, marks=() if quick is None or case in quick else pytest.mark.deep)
+
+    return {"argnames": "case", "argvalues": list(map(row, cases))}

@@ -36,8 +36,17 @@ CASES = {
     "AR, hidden": lambda **f: keras_seq.AR(5, K, output_delays=2, activation="softsign", **f),
     "AR, network": lambda **f: keras_seq.AR(network=_in_type(net(), f), outputs=K, output_delays=[2, 3], **f),
 }
-every_case = pytest.mark.parametrize("name", CASES)
+
+
+def names(some=tuple(CASES), quick=("hidden", "AR")):
+    """Marks a test to run over some of the cases; those that are not among the `quick` are deep."""
+    rows = [pytest.param(name, marks=() if name in quick else pytest.mark.deep) for name in some]
+    return pytest.mark.parametrize("name", rows)
+
+
+every_case = names()
 SOME = ["linear", "hidden", "network", "AR"]
+some_cases = names(SOME)
 LOOPS = {"open": T, "closed": 0, "warm-up": W}  # how many steps have targets
 every_loop = pytest.mark.parametrize("loop", LOOPS)
 masked_or_not = pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])

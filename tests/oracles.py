@@ -276,10 +276,9 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
     x = given.x.numpy()
     mask = np.ones(x.shape[:2], bool) if given.mask is None else given.mask.numpy()
     b, t, _ = x.shape
-    n = len(layer.cell.constants)
-    constants, targets = given.constants[:n], given.constants[n:]
-    if type(layer).__name__ == "AR" and not (targets or layer.closed):
-        targets = [given.x]  # the series itself
+    constants, targets = given.constants, given.targets
+    if type(layer).__name__ == "AR" and targets is None and not layer.closed:
+        targets = given.x  # the series itself
     states = [s.numpy().copy() for s in given.states]
     read = [np.zeros((b, t, *s.shape[1:]), s.dtype) for s in states]
     outputs, internals = np.zeros((b, t, layer.cell.output_size), x.dtype), {}
@@ -294,7 +293,7 @@ def oracle(layer, given, go_backwards=False, zero_output_for_mask=False, context
                 r[row, place] = s[row]
             if mask[row, now]:
                 before = read if contexts is None else contexts
-                target = targets[0].numpy()[row, now] if targets else None
+                target = None if targets is None else targets.numpy()[row, now]
                 last, new, shown = cell.step(x[row, now], [s[row, place] for s in before], v, target)
                 real = last
                 for s, value in zip(states, new, strict=True):

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from cases import MASK, B, D, randomised
+import pytest
+from cases import B, D
 from oracles import Oracle, function
 
 import keras_seq
+from keras_seq.testing.runs import MASK, randomised
 
 STEPS = 9
 # as in `cases`, longer: a whole row, holes, padding left and right, nothing at all
@@ -163,9 +165,14 @@ STRUCTURES = [
 ]
 
 
-def named(structures):
-    """Arguments of `pytest.mark.parametrize`."""
-    return {"argnames": "structure", "argvalues": structures, "ids": [s.name for s in structures]}
+def named(some, quick=None):
+    """Arguments of `pytest.mark.parametrize` for these; those that are not among the `quick` are deep."""
+
+    def row(structure):
+        marks = () if quick is None or structure in quick else pytest.mark.deep
+        return pytest.param(structure, id=structure.name, marks=marks)
+
+    return {"argnames": "structure", "argvalues": list(map(row, some))}
 
 
 def data(b=B, t=STEPS, seed=0, dtype="float64"):

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import keras_seq
+
+pytestmark = pytest.mark.deep
 
 # what runs on both: layer, arguments, whether it is given true outputs
 MEMORIES = [

@@ -9,6 +9,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.deep
+
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 

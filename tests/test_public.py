@@ -118,6 +118,7 @@ def test_doctests(module):
     assert not failed
 
 
+@pytest.mark.deep
 def test_the_code_of_the_readme_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks((ROOT / "README.md").read_text())

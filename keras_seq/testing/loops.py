@@ -47,26 +47,31 @@ def check_keras_loop_masked(subject):
     check_written_out(subject, mask=True)
 
 
-def check_against_differences(layer, given, skipped=()):
-    """All gradients are finite differences; returns the names of what no gradient reaches."""
-    _, gradients = differentiated(layer)(*given)
+def check_against_differences(layer, given, skipped=(), loss_of=None, directions=2, training=None, apply=call):
+    """All gradients are finite differences, but those of the `skipped`; returns the names of what no gradient reaches.
+
+    The gradients are those of `differentiated(layer, training, apply)`. `loss_of(*given)` is the loss that they belong to; by
+    default it is compiled from the layer's results.
+    """
+    _, gradients = differentiated(layer, training, apply)(*given)
     weights = layer.trainable_variables
     count = len(arguments(given))
-
-    @tf.function
-    def run(values):
-        moved = with_arguments(given, values)
-        return loss(call(layer, moved), given.cotangents)
+    if loss_of is None:
+        loss_of = tf.function(lambda *moved: loss(call(layer, Data(*moved)), given.cotangents), autograph=False)
 
     def function(values):
         for w, value in zip(weights, values[count:], strict=True):
             w.assign(value)
-        return float(run(values[:count]))
+        return float(loss_of(*with_arguments(given, values[:count])))
 
     names = argument_names(layer, given)
     gradients = [None if name in skipped else g for name, g in zip(names, gradients, strict=True)]
     values = [*arguments(given), *[tf.constant(w.numpy()) for w in weights]]
-    return assert_differences(function, values, gradients, names)
+    try:
+        return assert_differences(function, values, gradients, names, directions)
+    finally:
+        for w, value in zip(weights, values[count:], strict=True):
+            w.assign(value)
 
 
 @check(

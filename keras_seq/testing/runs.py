@@ -17,7 +17,7 @@ MASK = np.array(
 
 
 class Data(typing.NamedTuple):
-    """What a layer is called with, and cotangents of what it returns: outputs, then final states."""
+    """What a layer is called with, and cotangents of what it returns: outputs, final states, internals."""
 
     x: typing.Any
     mask: typing.Any = None
@@ -37,6 +37,45 @@ def randomised(layer, seed=0):
             if w.constraint is not None:
                 w.assign(w.constraint(w))
     return layer
+
+
+def random_data(layer, features, constants=(), b=4, t=5, mask=True, targets=False, states=True, seed=0):
+    """Random `Data` for a layer over a cell.
+
+    Args:
+        layer: built.
+        features: width of the inputs.
+        constants: a `tf.TensorSpec` for each, None for the batch; integers are 1 to 3.
+        b, t: batch and time.
+        mask: True for `MASK`, repeated or cut to (b, t); False for none.
+        targets: whether to give true outputs.
+        states: whether to give initial states.
+        seed: of the random numbers.
+    """
+    rng = np.random.default_rng([seed, 2])
+
+    def normal(*shape, dtype=layer.variable_dtype):
+        return tf.constant(rng.normal(size=shape), dtype)
+
+    def constant(spec):
+        shape = tuple(b if n is None else n for n in spec.shape)
+        if spec.dtype.is_floating:
+            return 0.5 * normal(*shape)
+        return tf.cast(tf.constant(rng.integers(1, 4, size=shape)), spec.dtype)
+
+    width = layer.cell.output_size
+    x = normal(b, t, features, dtype=layer.compute_dtype)
+    initial = tuple(0.5 * normal(b, size) for size in layer.state_size)
+    constants = tuple(constant(spec) for spec in constants)
+    outputs = normal(b, t, width) if layer.return_sequences else normal(b, width)
+    finals = [normal(b, size) for size in layer.state_size] if layer.return_state else []
+    shown = tf.constant(np.tile(MASK, (-(-b // len(MASK)), -(-t // MASK.shape[1])))[:b, :t]) if mask else None
+    true = normal(b, t, width) if targets else None
+    given = Data(x, shown, initial if states else (), constants, true, (outputs, *finals))
+    if layer.return_internals:
+        internals = call(layer, given)[1 + len(finals) :]
+        given = given._replace(cotangents=(outputs, *finals, *(normal(*v.shape) for v in internals)))
+    return given
 
 
 def applied(layer, given, training=False):
@@ -79,6 +118,11 @@ def with_arguments(given, values):
     )
 
 
+def weight_name(weight):
+    """What a weight is called among the `argument_names`."""
+    return f"weight {weight.path.split('/', 1)[-1]!r}"
+
+
 def argument_names(layer, given):
     """What the gradients of `differentiated` belong to."""
     named = zip(layer.cell.constants, given.constants, strict=True)
@@ -87,7 +131,7 @@ def argument_names(layer, given):
         *(f"initial state {s!r}" for s in layer.cell.states[: len(given.states)]),
         *(f"constant {name!r}" for name, c in named if c.dtype.is_floating),
         *(() if given.targets is None else ("the targets",)),
-        *(f"weight {w.path.split('/', 1)[-1]!r}" for w in layer.trainable_weights),
+        *map(weight_name, layer.trainable_weights),
     ]
 
 
@@ -96,8 +140,12 @@ def loss(results, cotangents):
     return sum(tf.reduce_sum(tf.cast(r, c.dtype) * c) for r, c in zip(results, cotangents, strict=True))
 
 
-def differentiated(layer, training=True, apply=call):
-    """A function of the fields of `Data`: `(results, gradients)`, of `arguments` and then of all trainable weights."""
+def differentiated(layer, training=None, apply=call):
+    """A function of the fields of `Data`: `(results, gradients)`, of `arguments` and then of all trainable weights.
+
+    In training, by default, but for a cell that draws at each step which states to leave as they were.
+    """
+    training = not getattr(layer.cell, "zoneout", 0.0) if training is None else training
 
     def function(*given):
         given = Data(*given)

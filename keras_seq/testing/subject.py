@@ -4,13 +4,12 @@ import functools
 import json
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.layers import RNN
-from keras_seq.testing.runs import MASK, Data, randomised
+from keras_seq.testing.runs import MASK, random_data, randomised
 
 B, T = MASK.shape
 PLAIN = {"dropout": 0.0, "recurrent_dropout": 0.0, "zoneout": 0.0, "learn_initial_state": False, "seed": 5}
@@ -64,26 +63,7 @@ class Subject:
 
     def data(self, layer, b=B, t=T, mask=True, open_loop=False, states=True, seed=0):
         """Random data for a layer. The mask is `MASK`, or as much of it as fits; None for `mask=False`."""
-        rng = np.random.default_rng([seed, 2])
-
-        def normal(*shape, dtype=layer.variable_dtype):
-            return tf.constant(rng.normal(size=shape), dtype)
-
-        def constant(spec):
-            shape = tuple(b if n is None else n for n in spec.shape)
-            if spec.dtype.is_floating:
-                return 0.5 * normal(*shape)
-            return tf.cast(tf.constant(rng.integers(1, 4, size=shape)), spec.dtype)
-
-        width = layer.cell.output_size
-        x = normal(b, t, self.features, dtype=layer.compute_dtype)
-        initial = tuple(0.5 * normal(b, size) for size in layer.state_size)
-        constants = tuple(constant(spec) for spec in self.constants)
-        outputs = normal(b, t, width) if layer.return_sequences else normal(b, width)
-        finals = [normal(b, size) for size in layer.state_size] if layer.return_state else []
-        hidden = tf.constant(np.tile(MASK, (-(-b // B), -(-t // T)))[:b, :t]) if mask else None
-        targets = normal(b, t, width) if open_loop else None
-        return Data(x, hidden, initial if states else (), constants, targets, (outputs, *finals))
+        return random_data(layer, self.features, self.constants, b, t, mask, open_loop, states, seed)
 
     def one_step(self, dtype="float64", b=B, seed=0):
         """A built cell with random weights, and what its step is called with: inputs, states, constants, all of one step."""

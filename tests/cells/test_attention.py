@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import attending, randomised
-from conformance import MASK, B, D, T, U, assert_close
+from cases import attending
+from conformance import MASK, B, D, Data, T, U, assert_close, randomised
 
 import keras_seq
 from keras_seq import AttentionCell, GRUCell, LSTMCell
@@ -34,11 +34,8 @@ def given(case, dtype="float64"):
 def reading(mask):
     """`conformance.call` with this mask of the memory."""
 
-    def call(layer, x, hidden, states, constants, training=False):
-        constants = [*constants, tf.constant(mask)]
-        return tf.nest.flatten(
-            layer(x, initial_state=list(states), mask=hidden, constants=constants, training=training)
-        )
+    def call(layer, given, training=False):
+        return conformance.call(layer, given._replace(constants=(*given.constants, tf.constant(mask))), training)
 
     return call
 
@@ -46,7 +43,7 @@ def reading(mask):
 def cotangents(layer, data, mask):
     """As many as there are results, at random; the internals have the width of this memory."""
     rng = np.random.default_rng(6)
-    found = reading(mask)(layer, *data[:4])
+    found = reading(mask)(layer, data)
     return data._replace(cotangents=tuple(tf.constant(rng.normal(size=v.shape), v.dtype) for v in found))
 
 
@@ -96,14 +93,9 @@ def test_gradients_under_a_mask_of_the_memory(case):
     layer, data = given(case)
     data = cotangents(layer, data, SEEN)
     apply = reading(SEEN)
-    _, gradients = conformance.differentiated(layer, apply=apply)(*data)
-
-    @tf.function
-    def loss(x, states, constants):
-        found = apply(layer, x, data.mask, states, constants)
-        return sum(tf.reduce_sum(r * c) for r, c in zip(found, data.cotangents, strict=True))
-
-    conformance.check_directions(layer, loss, data, gradients, directions=2)
+    loss_of = tf.function(lambda *moved: conformance.loss(apply(layer, Data(*moved)), data.cotangents))
+    assert not conformance.check_against_differences(layer, data, loss_of=loss_of, apply=apply)
+    gradients = conformance.differentiated(layer, apply=apply)(*data)[1]
     compiled = tf.function(conformance.differentiated(layer, apply=apply), jit_compile=True)
     assert_close(compiled(*data)[1], gradients, 1e-10)
     behind = gradients[1 + len(data.states)].numpy()[~SEEN]

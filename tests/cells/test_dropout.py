@@ -49,15 +49,15 @@ def test_off_when_not_training(name):
     _, layer, given = made(name, dropout=0.5, recurrent_dropout=0.5)
     plain = conformance.Case(name, NEEDED.get(name, {}))("float64", **SEQUENCES)
     plain.set_weights(layer.get_weights()[: len(plain.weights)])
-    assert_close(conformance.call(layer, *given[:4]), conformance.call(plain, *given[:4]), 0.0)
+    assert_close(conformance.call(layer, given), conformance.call(plain, given), 0.0)
 
 
 def test_nothing_is_drawn_when_not_training():
     _, layer, given = made("LSTM", dropout=0.5, recurrent_dropout=0.5)
     before = layer.cell.seed_generator.state.numpy()
-    conformance.call(layer, *given[:4])
+    conformance.call(layer, given)
     np.testing.assert_array_equal(layer.cell.seed_generator.state.numpy(), before)
-    conformance.call(layer, *given[:4], training=True)
+    conformance.call(layer, given, training=True)
     assert (layer.cell.seed_generator.state.numpy() != before).any()
 
 
@@ -65,8 +65,8 @@ def test_nothing_is_drawn_when_not_training():
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout"])
 def test_expectation_is_kept_roughly(kind, name):
     _, layer, given = made(name, **{kind: 0.1})
-    without = conformance.call(layer, given.x, None, given.states)[0]
-    draws = [conformance.call(layer, given.x, None, given.states, training=True)[0] for _ in range(40)]
+    without = conformance.call(layer, given._replace(mask=None))[0]
+    draws = [conformance.call(layer, given._replace(mask=None), training=True)[0] for _ in range(40)]
     assert np.std(draws, axis=0).max() > 0.01
     assert np.abs(np.mean(draws, axis=0) - without).mean() < 0.05
 
@@ -83,16 +83,7 @@ def test_expectation_is_kept_roughly(kind, name):
 )
 def test_gradients_with_both_dropouts_are_finite_differences(name, arguments):
     _, layer, given = made(name, dropout=0.4, recurrent_dropout=0.4, seed=3, **arguments)
-    _, gradients = repeated(layer, differentiated(layer), *given)
-    seeds = layer.cell.seed_generator.state
-    before = seeds.numpy()
-
-    def loss(x, states, constants):
-        seeds.assign(before)
-        results = conformance.call(layer, x, given.mask, states, constants, training=True)
-        return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
-
-    conformance.check_directions(layer, loss, given, gradients, directions=1)
+    conformance.check_differences_in_training(layer, given)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +107,9 @@ def test_the_fed_back_state_is_dropped_and_nothing_else():
     still.cell.recurrent_kernel.assign(0 * still.cell.recurrent_kernel)
     plain = conformance.Case("LSTM", OF_LSTM)("float64", **SEQUENCES)
     plain.set_weights(still.get_weights()[: len(plain.weights)])
-    assert_close(conformance.call(still, *given[:4], training=True), conformance.call(plain, *given[:4]), 1e-12)
-    found = conformance.call(layer, *given[:4], training=True)[0]
-    assert np.abs(found - conformance.call(layer, *given[:4])[0]).max() > 0.01
+    assert_close(conformance.call(still, given, training=True), conformance.call(plain, given), 1e-12)
+    found = conformance.call(layer, given, training=True)[0]
+    assert np.abs(found - conformance.call(layer, given)[0]).max() > 0.01
 
 
 def test_dropout_of_narx_is_of_the_inputs_alone():
@@ -127,8 +118,8 @@ def test_dropout_of_narx_is_of_the_inputs_alone():
     layer = case("float64", return_sequences=True)
     given = conformance.data(case, layer, b=16, mask=False)
     layer.cell.kernel.assign(np.eye(3))
-    found = conformance.call(layer, *given[:4], training=True)[0]
-    ratio = (found - conformance.call(layer, 0 * given.x, *given[1:4])[0]) / given.x
+    found = conformance.call(layer, given, training=True)[0]
+    ratio = (found - conformance.call(layer, given._replace(x=0 * given.x))[0]) / given.x
     assert set(np.unique(np.round(ratio, 9))) == {0.0, 2.0}
     np.testing.assert_allclose(ratio, np.repeat(ratio[:, :1], T, axis=1), atol=1e-9)
     series = keras_seq.AR(outputs=3, output_delays=2, dropout=0.5, return_sequences=True)

@@ -40,10 +40,10 @@ def test_every_state_is_the_old_one_or_what_the_equations_make(case):
     states = [s.numpy() for s in given.states]
     for t in range(T):
         now = given._replace(x=given.x[:, t : t + 1], states=tuple(map(tf.constant, states)), mask=None)
-        now = now._replace(constants=tuple(c[:, t : t + 1] for c in given.constants))
-        output, *new = conformance.call(layer, *now[:4], training=True)
+        now = now._replace(targets=None if given.targets is None else given.targets[:, t : t + 1])
+        output, *new = conformance.call(layer, now, training=True)
         for row in range(len(output)):
-            target = now.constants[0][row, 0].numpy() if now.constants else None
+            target = None if now.targets is None else now.targets[row, 0].numpy()
             old = [s[row] for s in states]
             expected_output, expected, _ = cell.step(now.x[row, 0].numpy(), old, None, target)
             for found, before, after in zip(new, old, expected, strict=True):
@@ -64,16 +64,7 @@ def test_every_state_is_the_old_one_or_what_the_equations_make(case):
 @pytest.mark.parametrize(**named(CASES))
 def test_gradients_are_finite_differences(case):
     layer, given = seeded(case)
-    _, gradients = repeated(layer, differentiated(layer, training=True), *given)
-    seeds = layer.cell.seed_generator.state
-    before = seeds.numpy()
-
-    def loss(x, states, constants):
-        seeds.assign(before)
-        results = conformance.call(layer, x, given.mask, states, constants, training=True)
-        return sum(tf.reduce_sum(r * c) for r, c in zip(results, given.cotangents, strict=True))
-
-    conformance.check_directions(layer, loss, given, gradients, directions=1)
+    conformance.check_differences_in_training(layer, given)
 
 
 @pytest.mark.parametrize(**named([*CASES[::2], Case("Elman", {"outputs": 2, "zoneout": 0.4})]))
@@ -142,9 +133,9 @@ def test_the_mean_at_inference_is_about_that_of_many_draws():
     case = Case("LSTM", {"zoneout": [0.1, 0.05], "seed": 1})
     layer = case("float64", return_sequences=True)
     given = conformance.data(case, layer)
-    draws = [conformance.call(layer, *given[:3], training=True)[0] for _ in range(60)]
+    draws = [conformance.call(layer, given, training=True)[0] for _ in range(60)]
     assert np.std(draws, axis=0).max() > 0.01
-    assert np.abs(np.mean(draws, axis=0) - conformance.call(layer, *given[:3])[0]).mean() < 0.01
+    assert np.abs(np.mean(draws, axis=0) - conformance.call(layer, given)[0]).mean() < 0.01
 
 
 def test_together_with_dropout_and_a_readout():

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import D, randomised
-from conformance import assert_close
+from cases import D
+from conformance import assert_close, randomised
 from keras import ops
 
 import keras_seq

@@ -13,6 +13,7 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
 PLAIN = [Case("LSTM"), Case("GRU", {"reset_after": False})]
 SIZES = [(4, 5), (3, 1), (1, 1), (1, 4), (5, 3)]
 CHOICES = [
+    {"lanes": 1},
     {"lanes": 2},
     {"merged": False, "lanes": 2},
     {"training": False, "lanes": 2},
@@ -29,7 +30,7 @@ def choose(monkeypatch, lanes, merged=True):
 @pytest.mark.parametrize(
     ("flags", "masked"), [({}, True), ({"go_backwards": True}, False), ({"return_sequences": False}, True)], ids=str
 )
-@pytest.mark.parametrize(**named(PLAIN))
+@pytest.mark.parametrize(**named(PLAIN, quick=PLAIN[:1]))
 def test_every_choice(case, flags, masked, choice, monkeypatch):
     layer = case("float64", **{**SEQUENCES, **flags})
     given = conformance.data(case, layer, mask=masked)
@@ -39,9 +40,10 @@ def test_every_choice(case, flags, masked, choice, monkeypatch):
     assert_close(tf.function(differentiated(layer, training=training))(*given), reference, 1e-11)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("further", "lanes", "jit"),
-    [({}, 2, True), ({}, 3, False), ({"checkpoint": True}, 2, False), ({"truncate": 4}, 2, True)],
+    [({}, 1, False), ({}, 2, True), ({}, 3, False), ({"checkpoint": True}, 2, False), ({"truncate": 4}, 2, True)],
     ids=str,
 )
 def test_every_size(further, lanes, jit, monkeypatch):
@@ -61,13 +63,14 @@ def test_every_size(further, lanes, jit, monkeypatch):
         assert_close(found(*given), reference, 1e-11, f"{given.x.shape}")
 
 
-@pytest.mark.parametrize(**named([c for c in KINDS if not c.arguments or c.cell or c.targets]))
-def test_lanes_of_every_kind(case, monkeypatch):
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize(**named([c for c in KINDS if not c.arguments or c.cell or c.targets], quick=[Case("LSTM")]))
+def test_lanes_of_every_kind(case, lanes, monkeypatch):
     """Dropout's and zoneout's masks, true outputs and kept states belong to rows, and go with them."""
     layer = case("float64", **SEQUENCES)
     given = conformance.data(case, layer, 3, 4)
     reference = differentiated(layer)(*given)
-    choose(monkeypatch, 2)
+    choose(monkeypatch, lanes)
     assert_close(tf.function(differentiated(layer))(*given), reference, 1e-11)
 
 

@@ -17,7 +17,9 @@ from narx_cases import (
     every_loop,
     made,
     masked_or_not,
+    names,
     oracle,
+    some_cases,
 )
 
 
@@ -38,7 +40,7 @@ def test_oracle(name, loop, masked):
 
 @masked_or_not
 @every_loop
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_oracle_without_sequences_and_from_zeros(name, loop, masked):
     layer = made(name, return_sequences=False, return_state=False)
     given = Given(layer, loop, masked)
@@ -48,7 +50,7 @@ def test_oracle_without_sequences_and_from_zeros(name, loop, masked):
 
 
 @every_loop
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_oracle_in_float32_compiled(name, loop):
     layer = made(name, dtype="float32")
     given = Given(layer, loop, masked=True)
@@ -59,7 +61,7 @@ def test_oracle_in_float32_compiled(name, loop):
 
 @masked_or_not
 @pytest.mark.parametrize("loop", ["open", "closed"])
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_go_backwards(name, loop, masked):
     layer = made(name, go_backwards=True)
     given = Given(layer, loop, masked)
@@ -135,7 +137,7 @@ def test_masked_rows_are_runs_on_their_real_steps(name, loop):
 
 
 @pytest.mark.parametrize("loop", ["open", "closed"])
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_stateful_batches_are_one_long_batch(name, loop):
     layer = made(name, return_state=False)
     flags = {"stateful": True}
@@ -154,7 +156,7 @@ def test_stateful_batches_are_one_long_batch(name, loop):
 
 @masked_or_not
 @every_loop
-@pytest.mark.parametrize("name", ["linear", "hidden", "network", "AR, hidden"])
+@names(["linear", "hidden", "network", "AR, hidden"])
 def test_internals(name, loop, masked):
     """`output` is what the layer returns, and `hidden` what it is made of."""
     layer = made(name, return_internals=True)
@@ -219,15 +221,22 @@ def check_finite_differences(given, step=1e-5, directions=2):
             w.assign(value)
 
 
+DIFFERENCES = [
+    *((name, loop) for name in SOME for loop in LOOPS),
+    *[(n, "warm-up") for n in CASES if n not in SOME][::2],
+]
+
+
 @pytest.mark.parametrize(
     ("name", "loop"),
-    [*((name, loop) for name in SOME for loop in LOOPS), *[(n, "warm-up") for n in CASES if n not in SOME][::2]],
+    [pytest.param(*row, marks=() if row == ("hidden", "warm-up") else pytest.mark.deep) for row in DIFFERENCES],
 )
 def test_finite_differences(name, loop):
     """A warm-up is both: a part in open loop, and backpropagation through time from there on."""
     check_finite_differences(Given(made(name), loop, masked=True))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("flags", [{"return_sequences": False}, {"zero_output_for_mask": True}], ids=str)
 def test_finite_differences_of_a_warm_up_with_flags(flags):
     check_finite_differences(Given(made("hidden", **flags), "warm-up", masked=True))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conformance import assert_close
-from narx_cases import CASES, RAGGED, SOME, B, D, Given, K, T, W, every_case, made, oracle
+from narx_cases import CASES, RAGGED, SOME, B, D, Given, K, T, W, every_case, made, oracle, some_cases
 
 import keras_seq
 
@@ -26,7 +26,7 @@ def trained(layer, given, **call):
 
 
 @pytest.mark.parametrize("trains", ["open", "closed"])
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_training_one_loop_trains_the_other(name, trains):
     layer = made(name, return_state=False)
     given, closed = Given(layer), layer.close_loop()
@@ -70,7 +70,7 @@ def numbers(name, b=3, t=7, seed=9):
     return [x, y, y[:, :W]]
 
 
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_loops_loaded_from_a_file_still_share(name, tmp_path):
     first = both_loops(name)
     first.save(tmp_path / "model.keras")
@@ -87,6 +87,7 @@ def test_loops_loaded_from_a_file_still_share(name, tmp_path):
         assert np.abs(now - before).max() > 1e-3
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", SOME[1:2])
 def test_exported_loops(name, tmp_path):
     """At other batches and lengths than ever seen before, in the process that wrote them."""
@@ -260,8 +261,9 @@ def program(layer, stage="hlo", mask=None, **call):
     return step.experimental_get_compiler_ir(tf.ones((B, T, D if layer.cell.exogenous else K)))(stage=stage)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("stage", ["hlo", "optimized_hlo"])
-@pytest.mark.parametrize("name", SOME)
+@some_cases
 def test_open_loop_is_no_loop(name, stage):
     layer = made(name, dtype="float32")
     given = Given(layer, "open")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import BUILT_IN, EVERYTHING, GAPS, KINDS, Case, D, T, assert_close, differentiated, named
+from conformance import BUILT_IN, EVERYTHING, GAPS, KINDS, QUICK, Case, D, T, assert_close, differentiated, named
 
 import keras_seq
 from keras_seq.cells import gru, lstm, narx, simple
@@ -24,7 +24,7 @@ SOME = [
 ]
 
 
-@pytest.mark.parametrize(**named(BUILT_IN))
+@pytest.mark.parametrize(**named(BUILT_IN, quick=KINDS))
 def test_equations(case):
     conformance.check_oracle(case, return_internals=True)
 
@@ -38,23 +38,23 @@ def test_equations(case):
     ],
     ids=str,
 )
-@pytest.mark.parametrize(**named([c for c in KINDS if c.gated]))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.gated], quick=QUICK))
 def test_equations_with_flags(case, flags):
     conformance.check_oracle(case, return_internals=True, **flags)
 
 
-@pytest.mark.parametrize(**named([c for c in KINDS if c.gated][::2]))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.gated][::2], quick=[Case("LSTM")]))
 def test_gradients(case):
     conformance.check_finite_differences(case, directions=1, return_internals=True)
 
 
-@pytest.mark.parametrize(**named(SOME))
+@pytest.mark.parametrize(**named(SOME, quick=SOME[1:2]))
 def test_gradients_with_flags(case):
     flags = {"return_sequences": False, "return_state": False, "zero_output_for_mask": True, "go_backwards": True}
     conformance.check_finite_differences(case, directions=1, return_internals=True, **flags)
 
 
-@pytest.mark.parametrize(**named(SOME))
+@pytest.mark.parametrize(**named(SOME, quick=SOME[1:2]))
 def test_compiled_and_written_out(case):
     layer, unrolled = case("float64", **SHOWN), case("float64", unroll=True, **SHOWN)
     given = conformance.data(case, layer)
@@ -63,12 +63,12 @@ def test_compiled_and_written_out(case):
     assert_close(differentiated(unrolled)(*given), expected, 1e-10, "written out")
 
 
-@pytest.mark.parametrize(**named([c for c in KINDS if c.gated]))
+@pytest.mark.parametrize(**named([c for c in KINDS if c.gated], quick=[]))
 def test_outputs_and_states_are_the_same_with_and_without(case):
     shown, plain = case("float64", **SHOWN), case("float64", return_sequences=True, return_state=True)
     given = conformance.data(case, plain)
-    expected = conformance.call(plain, *given[:4])
-    assert_close(conformance.call(shown, *given[:4])[: len(expected)], expected, 1e-12)
+    expected = conformance.call(plain, given)
+    assert_close(conformance.call(shown, given)[: len(expected)], expected, 1e-12)
 
 
 # -- their form ----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_they_come_last_by_name():
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize(**named([c for c in SOME if not c.targets]))
+@pytest.mark.parametrize(**named([c for c in SOME if not c.targets], quick=SOME[1:2]))
 def test_in_a_functional_model_and_in_its_file(case, return_sequences, tmp_path):
     layer = case(return_sequences=return_sequences, return_internals=True)
     inputs = keras.Input((None, D))
@@ -156,19 +156,19 @@ def program(case, training, **flags):
     given = conformance.data(case, layer, b=3, mask=False)
 
     @tf.function(jit_compile=True)
-    def step(x, states, constants):
+    def step(x, states, constants, targets):
         with tf.GradientTape() as tape:
-            y, *_ = conformance.call(layer, x, None, states, constants, training)
+            y, *_ = conformance.call(layer, conformance.Data(x, None, states, constants, targets), training)
             loss = tf.reduce_sum(y * y)
         return tape.gradient(loss, layer.trainable_variables) if training else y
 
-    text = step.experimental_get_compiler_ir(given.x, given.states, given.constants)(stage="hlo")
+    text = step.experimental_get_compiler_ir(given.x, given.states, given.constants, given.targets)(stage="hlo")
     text = re.sub(r"metadata=\{[^}]*\}", "", text)
     return re.sub(r"[%\w\-]*\.\d+|%[\w\-]+", "_", text).splitlines()[1:]
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(**named([c for c in SOME if c.layer != "NARX"]))
+@pytest.mark.parametrize(**named([c for c in SOME if c.layer != "NARX"], quick=SOME[1:2]))
 def test_without_the_flag_nothing_is_compiled_for_them(case, training, monkeypatch):
     compiled = program(case, training)
     shown = program(case, training, return_internals=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import structures
 import tensorflow as tf
-from cases import GAPS, D, randomised
-from conformance import assert_close
+from cases import GAPS, D
+from conformance import assert_close, randomised
 from keras import layers, ops
 from structures import STEPS
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import structures
 import tensorflow as tf
-from cases import randomised
-from conformance import assert_close
+from conformance import assert_close, randomised
 from keras import layers
 from structures import STEPS, reference
 

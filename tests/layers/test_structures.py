@@ -28,6 +28,8 @@ ALIKE = (
     *("TDNN-past", "TDNN-ahead", "TCN-last"),
 )
 COMPILED = [s for s in STRUCTURES if s.name not in ALIKE]
+# the first of each class
+QUICK = list({s.name.split("-")[0]: s for s in reversed(COMPILED)}.values())[::-1]
 # short sequences, on purpose; the warning has a test of its own
 pytestmark = pytest.mark.filterwarnings("ignore:.*receptive field")
 
@@ -80,7 +82,7 @@ def test_values_are_those_of_the_equations(structure, masked):
         assert_close(results(layer, hidden, mask), reference(layer, x, mask), 1e-10, "NaN behind the mask")
 
 
-@pytest.mark.parametrize(**named(COMPILED))
+@pytest.mark.parametrize(**named(COMPILED, quick=QUICK))
 def test_gradients_are_finite_differences_and_compile(structure):
     """In float64, for the inputs, initial states and weights, under a ragged mask; eagerly and under XLA."""
     layer, rng = structure(), np.random.default_rng(2)
@@ -113,7 +115,7 @@ def test_gradients_are_finite_differences_and_compile(structure):
 
 
 @pytest.mark.parametrize(
-    **named([s for s in STRUCTURES if s.sees or (s.stepwise and s.make("float32").return_sequences)])
+    **named([s for s in STRUCTURES if s.sees or (s.stepwise and s.make("float32").return_sequences)], quick=QUICK)
 )
 def test_an_output_depends_on_no_other_inputs(structure):
     """dy_t / dx_s is zero but at the distances that the layer sees, and exactly so; none lies ahead of a causal one."""
@@ -176,7 +178,7 @@ def functional(layer):
     return keras.Model(inputs, keras.tree.flatten(layer(inputs)))
 
 
-@pytest.mark.parametrize(**named(COMPILED[::2]))
+@pytest.mark.parametrize(**named(COMPILED, quick=QUICK))
 def test_files_and_exports(structure, tmp_path):
     """`.keras` in safe mode, and a SavedModel that takes any batch and length."""
     layer = structure("float32")
@@ -197,7 +199,7 @@ def test_files_and_exports(structure, tmp_path):
                 assert [y.shape for y in keras.tree.flatten(layer(x))] == [f.shape for f in expected]
 
 
-@pytest.mark.parametrize(**named(CAUSAL))
+@pytest.mark.parametrize(**named(CAUSAL, quick=QUICK[:1]))
 def test_exported_steps(structure, tmp_path):
     """The stream of a model of it, saved and loaded, gives step by step what the equations give."""
     layer = structure("float32")
@@ -231,6 +233,7 @@ def test_configs(structure):
     )
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     **named(
         [
@@ -265,6 +268,7 @@ def test_means_are_summed_in_float32():
     assert float(y[0, 0]) == 100.5
 
 
+@pytest.mark.deep
 def test_training_in_all_kinds_of_models():
     """A deep net of every structure learns, compiled, in a Sequential, a functional and a subclassed model."""
 

@@ -57,11 +57,11 @@ def test_fit_sequential_compiled(case):
 
 
 @pytest.mark.parametrize("build", [functional, Subclassed])
-def test_fit_functional_and_subclassed_compiled(build, as_shipped):
+def test_fit_functional_and_subclassed_compiled(build):
     check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES[1::4]]), X, Y)
 
 
-def test_fit_with_constants_compiled(as_shipped):
+def test_fit_with_constants_compiled():
     inputs, vector = keras.Input((None, D)), keras.Input((2,))
     layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.LSTMCell(U)))
     model = keras.Model([inputs, vector], keras.layers.Dense(1)(layer(inputs, constants=[vector])))

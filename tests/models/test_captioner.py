@@ -75,7 +75,7 @@ def test_the_extra_term_is_that_of_the_textbook():
 
 
 @pytest.mark.parametrize(("features_as", "jit"), [("each_step", False), ("attention", True)], ids=str)
-def test_learns_three_pictures_by_heart(features_as, jit, as_shipped):
+def test_learns_three_pictures_by_heart(features_as, jit):
     keras.utils.set_random_seed(3)
     model, images = (
         ImageCaptioner(Vocabulary.of(SENTENCES), SHAPE, keras_seq.GRUCell(24), features_as=features_as),

@@ -26,6 +26,8 @@ from keras_seq.testing.checks import CHECKS
 from keras_seq.testing.differences import assert_close
 from keras_seq.testing.subject import Subject
 
+pytestmark = pytest.mark.deep
+
 NAMES = [check.name for check in CHECKS]
 
 
