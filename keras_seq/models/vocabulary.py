@@ -1,6 +1,7 @@
 """Words or characters and their numbers, saved with the model that uses them."""
 
 import collections
+import itertools
 import warnings
 
 import keras
@@ -20,6 +21,11 @@ def split_text(texts, split="words"):
     if split == "words":
         texts = tf.strings.regex_replace(tf.strings.lower(texts, encoding="utf-8"), r"[[:punct:]]", "")
     return tf.strings.split(texts)
+
+
+def _unused(words, character):
+    """The shortest row of this character that is none of the words."""
+    return next(row for n in itertools.count(1) if (row := character * n) not in words)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -73,8 +79,9 @@ class Vocabulary(keras.layers.Layer):
         if len(self.tokens) == 4 or len(set(self.tokens)) < len(self.tokens) or "" in set(self.words) - set(special):
             raise ValueError(f"words: expected one or more, each once and none empty, got {words!r:.80}")
         self.pad, self.unknown, self.start, self.end = map(self.tokens.index, special)
-        # numbers from 1 on; 0 is what it does not know
-        self.lookup = keras.layers.StringLookup(vocabulary=[t or "\1" for t in self.tokens], oov_token="\2")
+        # numbers from 1 on; 0 is what it does not know. The lookup takes no empty string, and none of the words twice.
+        empty, outside = (_unused(self.tokens, character) for character in "\1\2")
+        self.lookup = keras.layers.StringLookup(vocabulary=[t or empty for t in self.tokens], oov_token=outside)
         # strings do not compile under XLA, but they do not pass through a model's step: it takes tokens
         self.lookup.supports_jit = True
         self.built = True
