@@ -97,6 +97,7 @@ def test_public_names_are_the_written_ones(module):
     assert sorted(importlib.import_module(module).__all__) == sorted(SURFACE[module])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
 def test_docstrings_are_there_and_their_examples_run(module, name):
     doc = inspect.getdoc(getattr(importlib.import_module(module), name))

@@ -46,10 +46,10 @@ def inputs(number, t=STEPS):
 def of_case(case, training=False, compiled=False, **flags):
     def make():
         layer = case("float64", return_sequences=True, return_state=True, **flags)
-        data = [conformance.data(case, layer, b=1 + i % 3, t=T, seed=i)[:4] for i in range(THREADS)]
+        data = [conformance.data(case, layer, b=1 + i % 3, t=T, seed=i) for i in range(THREADS)]
 
         def call(*given):
-            return conformance.call(layer, *given, training=training)
+            return conformance.call(layer, conformance.Data(*given), training)
 
         call = tf.function(call) if compiled else call
         return layer, lambda number: call(*data[number])

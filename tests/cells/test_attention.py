@@ -19,7 +19,16 @@ FORMS = [
     attending(LSTMCell, {}, U, query="after", score="dot", input_feeding=True),
     attending(GRUCell, {}, M, score="multi_head", heads=2, units=3),
 ]
-forms = pytest.mark.parametrize("case", FORMS, ids=["additive", "general", "late heads", "dot", "multi-head"])
+NAMES = ["additive", "general", "late heads", "dot", "multi-head"]
+forms = pytest.mark.parametrize("case", FORMS, ids=NAMES)
+# compiled: of one quickly, of the others in depth
+compiled_forms = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, id=name, marks=pytest.mark.deep if i else ())
+        for i, (c, name) in enumerate(zip(FORMS, NAMES, strict=True))
+    ],
+)
 SEEN = MASK[::-1].copy()  # the first row sees nothing, the last one all
 
 
@@ -88,7 +97,7 @@ def test_what_is_read_is_what_keras_reads(case, masked):
         assert not np.any(internals["alignment"][0])
 
 
-@forms
+@compiled_forms
 def test_gradients_under_a_mask_of_the_memory(case):
     layer, data = given(case)
     data = cotangents(layer, data, SEEN)
@@ -124,6 +133,7 @@ def test_what_the_mask_hides_is_not_there(case):
         assert_close(tf.nest.flatten(alone)[:count], [r[row : row + 1] for r in results[:count]], 1e-12)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("query", ["before", "after"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_float16", "mixed_bfloat16"])
 def test_scores_of_any_size_under_a_mask(dtype, query):

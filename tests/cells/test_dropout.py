@@ -61,6 +61,7 @@ def test_nothing_is_drawn_when_not_training():
     assert (layer.cell.seed_generator.state.numpy() != before).any()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["SimpleRNN", "PeepholeLSTM", "GRU"])
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout"])
 def test_expectation_is_kept_roughly(kind, name):
@@ -71,6 +72,7 @@ def test_expectation_is_kept_roughly(kind, name):
     assert np.abs(np.mean(draws, axis=0) - without).mean() < 0.05
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -126,6 +128,7 @@ def test_dropout_of_narx_is_of_the_inputs_alone():
     assert_close([series(given.x, training=True)], [series(given.x)], 0.0)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])
 def test_the_same_seed_gives_the_same(jit):
     def results():

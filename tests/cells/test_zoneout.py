@@ -61,12 +61,14 @@ def test_every_state_is_the_old_one_or_what_the_equations_make(case):
     assert made > 5
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(**named(CASES))
 def test_gradients_are_finite_differences(case):
     layer, given = seeded(case)
     conformance.check_differences_in_training(layer, given)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(**named([*CASES[::2], Case("Elman", {"outputs": 2, "zoneout": 0.4})]))
 def test_the_same_written_out_and_compiled(case):
     """The same random state gives the same masks, for a mask of real steps and internals too. XLA draws others."""
@@ -89,6 +91,7 @@ def test_share_of_what_stays(rates):
     conformance.check_share_that_stays(rates)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])
 def test_the_same_seed_gives_the_same(jit):
     def results():

@@ -57,6 +57,7 @@ def kinds_of(examples):
     return {item["kind"] for example in examples for item in example["objects"]}
 
 
+@pytest.mark.deep
 def test_splits_are_cached_on_disk_and_found_by_name(whole):
     builder, examples = whole
     assert {split: len(own) for split, own in examples.items()} == {

@@ -150,6 +150,7 @@ def ragged(rng, rows, time, size):
     return x, labels
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("bidirectional", "jit_compile"), [(False, True), (True, False)])
 def test_training_under_a_masking_layer(bidirectional, jit_compile):
     rng = np.random.default_rng(0)
@@ -189,6 +190,7 @@ def alone(logits, mask, labels):
     return -np.log(ways[-1] + ways[-2])
 
 
+@pytest.mark.deep
 def test_the_loss_of_keras_does_not_take_the_mask():
     """If this fails, Keras has learned to: say so in the documentation of ours."""
     model = keras.Sequential([keras.layers.Masking(), keras_seq.SimpleRNN(3, return_sequences=True)])

@@ -196,6 +196,7 @@ def test_keras_file_of_a_model_with_a_flag(flag, tmp_path):
     assert_close([second(x)], [first(x)], 0.0)
 
 
+@pytest.mark.deep
 def test_keras_file_of_a_trained_stack(tmp_path):
     first = keras.Sequential(
         [keras.layers.Bidirectional(keras_seq.LSTM(3, return_sequences=True)), keras_seq.GRU(3, recurrent_dropout=0.1)]

@@ -116,6 +116,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize("return_sequences", [False, True])

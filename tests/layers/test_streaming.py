@@ -192,6 +192,7 @@ print("all equal")
 """
 
 
+@pytest.mark.deep
 def test_exported_steps_run_without_keras_seq(tmp_path):
     folders = []
     for name in MODELS:

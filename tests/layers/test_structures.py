@@ -178,7 +178,7 @@ def functional(layer):
     return keras.Model(inputs, keras.tree.flatten(layer(inputs)))
 
 
-@pytest.mark.parametrize(**named(COMPILED, quick=QUICK))
+@pytest.mark.parametrize(**named(COMPILED, quick=QUICK[:2]))
 def test_files_and_exports(structure, tmp_path):
     """`.keras` in safe mode, and a SavedModel that takes any batch and length."""
     layer = structure("float32")

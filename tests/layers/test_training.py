@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conformance import ONE_OF_EACH, B, D, T, U, assert_close, named
+from conformance import ONE_OF_EACH, B, Case, D, T, U, assert_close, named
 
 import keras_seq
 
@@ -50,17 +50,19 @@ def check_fitted(model, x, y, epochs=20, **compile_arguments):
     return model
 
 
-@pytest.mark.parametrize(**named(MEMORIES[::3]))
+@pytest.mark.parametrize(**named(MEMORIES[::3], quick=[Case("LSTM")]))
 def test_fit_sequential_compiled(case):
     layer = getattr(keras_seq, case.layer)(U, dropout=0.05, recurrent_dropout=0.05, **case.arguments)
     check_fitted(sequential(layer), X, Y)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("build", [functional, Subclassed])
 def test_fit_functional_and_subclassed_compiled(build):
     check_fitted(build([getattr(keras_seq, case.layer)(U, **case.arguments) for case in MEMORIES[1::4]]), X, Y)
 
 
+@pytest.mark.deep
 def test_fit_with_constants_compiled():
     inputs, vector = keras.Input((None, D)), keras.Input((2,))
     layer = keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.LSTMCell(U)))
@@ -69,6 +71,7 @@ def test_fit_with_constants_compiled():
     check_fitted(model, x, Y)
 
 
+@pytest.mark.deep
 def test_fit_a_strangers_cell_compiled():
     check_fitted(sequential(keras_seq.RNN(conformance.TangledCell())), X, Y)
 
@@ -81,6 +84,7 @@ def test_fit_with_states_from_an_encoder():
     check_fitted(keras.Model(inputs, keras.layers.Dense(1)(outputs)), X, Y)
 
 
+@pytest.mark.deep
 def test_fit_behind_an_embedding_that_masks():
     """The same model with our layer and with Keras's, from the same weights, learns the same."""
     tokens = RNG.integers(1, 7, size=(16, T))
