@@ -80,6 +80,27 @@ def data(case, layer, b=B, t=T, seed=0, mask=True):
     return random_data(layer, D, case.constant_specs, b, t, mask, case.targets, seed=seed)
 
 
+def of_any_size(function, case, given, **settings):
+    """A function of `Data`, traced once for every batch and time of data like this."""
+
+    def spec(x):
+        return tf.TensorSpec([*[None] * (len(x.shape) - 1), x.shape[-1]], x.dtype)
+
+    fixed = [tf.TensorSpec(s.shape, c.dtype) for s, c in zip(case.constant_specs, given.constants, strict=True)]
+    signature = {"x": spec(given.x), "states": tuple(map(spec, given.states)), "constants": tuple(fixed)}
+    signature["cotangents"] = tuple(map(spec, given.cotangents))
+    if given.mask is not None:
+        signature["mask"] = tf.TensorSpec([None, None], "bool")
+    if given.targets is not None:
+        signature["targets"] = spec(given.targets)
+
+    def of_those(*values):
+        return function(*Data(**dict(zip(signature, values, strict=True))))
+
+    graph = tf.function(of_those, input_signature=list(signature.values()), **settings)
+    return lambda *moved: graph(*(getattr(Data(*moved), name) for name in signature))
+
+
 def silent(case, layer, given):
     """The arguments that must have no gradient at all.
 

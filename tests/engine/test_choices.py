@@ -53,11 +53,7 @@ def test_every_size(further, lanes, jit, monkeypatch):
     examples = [conformance.data(case, layer, b, t, seed=b + 7 * t) for b, t in SIZES]
     references = [differentiated(layer)(*given) for given in examples]
     choose(monkeypatch, lanes)
-    spec = tf.nest.map_structure(
-        lambda v: tf.TensorSpec([None] * (len(v.shape) - 1) + [v.shape[-1]], v.dtype), examples[0]
-    )
-    spec = spec._replace(mask=tf.TensorSpec([None, None], "bool"))
-    found = tf.function(differentiated(layer), input_signature=tuple(spec), jit_compile=jit)
+    found = conformance.of_any_size(differentiated(layer), case, examples[0], jit_compile=jit)
     # XLA compiles each size anew
     for given, reference in list(zip(examples, references, strict=True))[:: 2 if jit else 1]:
         assert_close(found(*given), reference, 1e-11, f"{given.x.shape}")

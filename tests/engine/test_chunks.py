@@ -39,11 +39,7 @@ def test_one_graph_serves_all_sizes(arguments):
     case = conformance.Case("LSTM")
     layer = case("float64", **arguments, **SEQUENCES)
     examples = [conformance.data(case, layer, b, t, seed=t) for b, t in [(4, 5), (2, 3), (1, 1), (3, 8)]]
-    spec = tf.nest.map_structure(
-        lambda v: tf.TensorSpec([None] * (len(v.shape) - 1) + [v.shape[-1]], v.dtype), examples[0]
-    )
-    spec = spec._replace(mask=tf.TensorSpec([None, None], "bool"))
-    graph = tf.function(differentiated(layer), input_signature=tuple(spec))
+    graph = conformance.of_any_size(differentiated(layer), case, examples[0])
     for given in examples:
         assert_close(graph(*given), differentiated(layer)(*given), 1e-11)
 

@@ -42,25 +42,6 @@ def test_equal_when_the_forward_pass_kept_nothing(dtype, jit):
     assert_close(compiled(*given), differentiated(layer)(*given), conformance.tolerance(dtype))
 
 
-def relaxed(case, given):
-    """The specification of data of any batch and time."""
-
-    def spec(x):
-        return tf.TensorSpec([*[None] * (len(x.shape) - 1), x.shape[-1]], x.dtype)
-
-    constants = zip(given.constants, case.constants, strict=True)
-    return Data(
-        spec(given.x),
-        tf.TensorSpec([None, None], "bool"),
-        tuple(map(spec, given.states)),
-        tuple(
-            tf.TensorSpec([None if n is None else c.shape[i] for i, n in enumerate(s)], c.dtype) for c, s in constants
-        ),
-        None if given.targets is None else spec(given.targets),
-        tuple(map(spec, given.cotangents)),
-    )
-
-
 @pytest.mark.parametrize(**named(KINDS[::2], quick=[Case("SimpleRNN")]))
 def test_one_graph_serves_all_sizes(case):
     """Unknown batch and time, down to one row and one step, from one trace."""
@@ -78,7 +59,7 @@ def test_one_graph_serves_all_sizes(case):
         return masked(x, None, *rest)
 
     for function in (masked, plain) if case.layer == "LSTM" else (masked,):
-        graph = tf.function(function, input_signature=tuple(relaxed(case, examples[0])))
+        graph = conformance.of_any_size(function, case, examples[0])
         found = [graph(*given) for given in examples]
         assert len(traces) == 1
         for given, results in zip(examples, found, strict=True):

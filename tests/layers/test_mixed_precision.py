@@ -14,7 +14,10 @@ STEPS = 20000
 
 
 def in_float32(nest):
-    return tf.nest.map_structure(lambda v: tf.cast(v, "float32") if v.dtype.is_floating else v, nest)
+    def cast(v):
+        return tf.cast(v, "float32") if v is not None and v.dtype.is_floating else v
+
+    return tf.nest.map_structure(cast, nest)
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "float16"])
