@@ -14,31 +14,43 @@ KINDS = {
     "constraint": constraints,
 }
 
+IMPLEMENTATIONS = (2, 1, 0)
+"""What Keras's cells take as `implementation`; here all of them are the same."""
+
 
 def arguments(cls):
     """The constructor's own arguments, outermost class first, as `inspect.Parameter`s by name.
 
     Read off the signatures along the class hierarchy, as far as each hands its `**kwargs` on; without those that a class
-    settles (`Cell.settings`).
+    settles (`Cell.settings`). What reaches a constructor through `**kwargs` alone is keyword-only.
     """
     found = {}
+    by_position = True
     for base in cls.__mro__:
         if base is keras.layers.Layer or base is keras.layers.RNN:
             break
-        if "__init__" in vars(base):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
-            for p in parameters:
-                if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                    found.setdefault(p.name, p)
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        kinds = {p.kind for p in parameters}
+        for p in parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                found.setdefault(p.name, p if by_position else p.replace(kind=p.KEYWORD_ONLY))
+        by_position = by_position and inspect.Parameter.VAR_POSITIONAL in kinds
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
     return {name: p for name, p in found.items() if name not in getattr(cls, "settings", {})}
 
 
 def described(layer):
-    """What `get_config` says of the constructor's own arguments, each of which is an attribute."""
+    """What `get_config` says of the constructor's own arguments, each of which is an attribute.
+
+    A class that writes a `get_config` of its own may keep its own arguments under other names, and then says them itself.
+    """
     config = {}
     for name in arguments(type(layer)):
+        if not hasattr(layer, name) and _says_itself(type(layer), name):
+            continue
         value = getattr(layer, name)
         kind = KINDS.get(name.rsplit("_", 1)[-1])
         if isinstance(value, keras.layers.Layer):
@@ -47,12 +59,24 @@ def described(layer):
     return config
 
 
-LAYER_ARGUMENTS = frozenset({"name", "dtype", "trainable", "activity_regularizer", "autocast"})
+def _says_itself(cls, name):
+    """Whether the class that declares this argument, or one below it, has a `get_config` of its own."""
+    for base in cls.__mro__:
+        if "get_config" in vars(base):
+            return True
+        if "__init__" in vars(base) and name in inspect.signature(base.__init__).parameters:
+            return False
+    return False
 
 
-def refuse_unknown(cls, kwargs):
+LAYER_ARGUMENTS = frozenset(
+    {"name", "dtype", "trainable", "activity_regularizer", "autocast", "input_shape", "input_dim"}
+)
+
+
+def refuse_unknown(cls, kwargs, known=LAYER_ARGUMENTS):
     """A TypeError if there is an argument that no class of the hierarchy takes."""
-    unknown = sorted(set(kwargs) - LAYER_ARGUMENTS)
+    unknown = sorted(set(kwargs) - known)
     if unknown:
         raise TypeError(f"{cls.__name__}: unknown argument {unknown[0]!r}; expected some of {sorted(arguments(cls))}")
 
@@ -69,6 +93,13 @@ def positive_integer(name, value):
 def boolean(name, value):
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def one_of(name, value, accepted):
+    """`value`, one of those accepted, of the very same type."""
+    if not any(type(value) is type(a) and value == a for a in accepted):
+        raise ValueError(f"{name}: expected one of {list(accepted)}, got {value!r}")
     return value
 
 

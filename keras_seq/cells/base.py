@@ -93,20 +93,28 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         super().__init_subclass__()
         if not settings:
             return
+        if "__init__" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}: expected no constructor in a class that settles {sorted(settings)}; a constructor hands "
+                "them to super().__init__"
+            )
         cls.settings = {**cls.settings, **settings}
 
         def settled(self, *args, **kwargs):
-            refused = sorted(set(settings) & set(kwargs))
+            given = signature.bind_partial(self, *args, **kwargs).arguments
+            given.update(given.pop("kwargs", {}))
+            refused = sorted(set(settings) & set(given))
             if refused:
                 raise TypeError(
                     f"{cls.__name__}: unknown argument {refused[0]!r}; expected some of {sorted(arguments(cls))}"
                 )
-            super(cls, self).__init__(*args, **settings, **kwargs)
+            del given["self"]
+            super(cls, self).__init__(**settings, **given)
 
-        parameters = [p for p in arguments(cls).values() if p.name not in settings]
+        me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+        signature = settled.__signature__ = inspect.Signature([me, *arguments(cls).values(), rest])
         cls.__init__ = settled
-        cls.__signature__ = inspect.Signature([*parameters, rest])
 
     def __init__(self, dropout=0.0, recurrent_dropout=0.0, zoneout=0.0, seed=None, learn_initial_state=False, **kwargs):
         refuse_unknown(type(self), kwargs)

@@ -3,7 +3,7 @@
 import keras
 from keras import activations, ops
 
-from keras_seq.cells.arguments import boolean, named
+from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
 
@@ -26,6 +26,7 @@ class GRUCell(GatedCell):
         activation: of the candidate g, default tanh.
         recurrent_activation: sigma, of the gates, default the logistic function.
         reset_after: where the reset gate acts; default True, as in Keras.
+        implementation: 2, 1 or 0, as Keras has it; changes nothing here.
         **kwargs: as in `keras_seq.GatedCell`: bias, initializers, regularizers, constraints, dropout, `learn_initial_state`.
 
     Example:
@@ -42,11 +43,49 @@ class GRUCell(GatedCell):
     states = ("h",)
 
     def __init__(
-        self, units, activation="tanh", recurrent_activation="sigmoid", use_bias=True, reset_after=True, **kwargs
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        reset_after=True,
+        seed=None,
+        *,
+        implementation=2,
+        **kwargs,
     ):
-        super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            **kwargs,
+        )
         self.recurrent_activation = named(activations, "recurrent_activation", recurrent_activation)
         self.reset_after = boolean("reset_after", reset_after)
+        self.implementation = one_of("implementation", implementation, IMPLEMENTATIONS)
 
     @property
     def bias_shape(self):

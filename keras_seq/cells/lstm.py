@@ -5,7 +5,7 @@ import numbers
 import keras
 from keras import activations, initializers, ops
 
-from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of, positive_integer
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
 
@@ -55,6 +55,7 @@ class LSTMCell(GatedCell):
         candidate_activation, cell_activation: as above, default `activation`.
         projection: positive integer up to units, or None.
         cell_clip: positive number, or None.
+        implementation: 2, 1 or 0, as Keras has it; changes nothing here.
         peephole_initializer: of the peepholes, default zeros (the paper leaves it open).
         **kwargs: as in `keras_seq.GatedCell`: initializers, regularizers, constraints (those of `recurrent_kernel` serve
             `gate_kernel` and `projection_kernel` too), dropout, `learn_initial_state`.
@@ -80,7 +81,21 @@ class LSTMCell(GatedCell):
         activation="tanh",
         recurrent_activation="sigmoid",
         use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
         unit_forget_bias=True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        *,
+        implementation=2,
         input_gate=True,
         forget_gate=True,
         output_gate=True,
@@ -95,9 +110,27 @@ class LSTMCell(GatedCell):
         cell_clip=None,
         **kwargs,
     ):
-        super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            **kwargs,
+        )
         self.recurrent_activation = named(activations, "recurrent_activation", recurrent_activation)
         self.unit_forget_bias = boolean("unit_forget_bias", unit_forget_bias)
+        self.implementation = one_of("implementation", implementation, IMPLEMENTATIONS)
         self.input_gate = boolean("input_gate", input_gate)
         self.forget_gate = boolean("forget_gate", forget_gate)
         self.output_gate = boolean("output_gate", output_gate)

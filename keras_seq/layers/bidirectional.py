@@ -29,12 +29,15 @@ class Bidirectional(Stepwise, keras.layers.Layer):
     States, given and returned, are one flat list, those of the forward half and then those of the backward one. A stateful
     layer carries its states forwards only: the backward half is not stateful and starts anew with each batch, as the end of
     the sequence is not known before it is there. (Keras starts it at the end of the batch before.) Weights are those of
-    the two halves in this order, as in `keras.layers.Bidirectional`, with which they interchange.
+    the two halves in this order, as in `keras.layers.Bidirectional`, with which they interchange; they have the same
+    paths, as the half given as `layer`, if it is not built yet, is named anew: an `lstm` becomes `forward_lstm`.
 
     Args:
         layer: the forward half; it says what is returned.
         merge_mode: "concat", "sum", "mul", "ave", None for a pair of outputs, or a function of both that can be saved: one
             registered by `keras.saving.register_keras_serializable`, or a Keras merging layer.
+        weights: a list of arrays, the first values of the weights, in the order of `get_weights`; None for those that the
+            initializers draw. As in Keras they are no part of the config: a saved model has its weights apart.
         backward_layer: the backward half, with or without go_backwards; None for one made like `layer`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
@@ -61,9 +64,11 @@ class Bidirectional(Stepwise, keras.layers.Layer):
 
     not_stepwise = "its backward half begins at the end"
 
-    def __init__(self, layer, merge_mode="concat", backward_layer=None, **kwargs):
+    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
+        if isinstance(weights, keras.layers.Layer) and backward_layer is None:  # which stood in this place before
+            weights, backward_layer = None, weights
         check_part("layer", layer)
         if getattr(layer, "go_backwards", False):
             raise ValueError(f"layer: expected one that reads forwards, got {layer.name} with go_backwards=True")
@@ -79,9 +84,14 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         for name, half in (("layer", layer), ("backward_layer", backward_layer)):
             if getattr(half, "subsampling", 1) > 1:
                 raise ValueError(f"{name}: expected one without subsampling, got {half.name}")
-        self.forward_layer, self.backward_layer = layer, backward_layer
+        if not (weights is None or isinstance(weights, (list, tuple))):
+            raise TypeError(f"weights: expected a list of arrays or None, got {weights!r}")
         self.merge_mode = merge_mode
         self._merge = _merging(merge_mode)
+        if not layer.built:
+            layer.name = _prefixed("forward_", layer.name)
+        self.forward_layer, self.backward_layer = layer, backward_layer
+        self._first_weights = weights
 
     @property
     def parts_with_states(self):
@@ -115,6 +125,9 @@ class Bidirectional(Stepwise, keras.layers.Layer):
                 half.build(tuple(sequences_shape))
         if isinstance(self.merge_mode, str):
             self._merged_spec((1,))
+        if self._first_weights is not None:
+            self.set_weights(self._first_weights)
+            self._first_weights = None
 
     def call(self, sequences, initial_state=None, mask=None, return_state=None):
         check_sequences(sequences, mask)
@@ -142,6 +155,15 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         """Put the kept states of the forward half back to the initial ones."""
         if self.stateful:
             self.forward_layer.reset_state()
+
+    def reset_states(self):
+        """`reset_state`, by the other name that Keras has for it."""
+        self.reset_state()
+
+    @property
+    def states(self):
+        """The kept states, those of the forward half; None if there are none."""
+        return getattr(self.forward_layer, "states", None)
 
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
@@ -205,8 +227,13 @@ def _like(layer):
         return [carries_nothing(v) for v in config] if isinstance(config, list) else config
 
     described = carries_nothing(keras.saving.serialize_keras_object(layer))
-    described["config"]["name"] = f"backward_{layer.name}"
+    described["config"]["name"] = _prefixed("backward_", layer.name)
     return keras.saving.deserialize_keras_object(described)
+
+
+def _prefixed(prefix, name):
+    """The name with the prefix, once."""
+    return prefix + name.removeprefix(prefix)
 
 
 def _merging(merge_mode):

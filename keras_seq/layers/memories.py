@@ -3,14 +3,15 @@
 import keras
 
 from keras_seq import cells
-from keras_seq.layers.named import CellLayer
+from keras_seq.layers.named import USE_CUDNN, CellLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
 class SimpleRNN(CellLayer):
     """The fully recurrent network over a sequence; see `keras_seq.SimpleRNNCell` for the equations and arguments.
 
-    Weights interchange with `keras.layers.SimpleRNN` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+    Weights interchange with `keras.layers.SimpleRNN` by `set_weights`. All other arguments are those of `keras_seq.RNN`; those
+    that `keras.layers.SimpleRNN` has stand in its order.
 
     Example:
 
@@ -22,6 +23,7 @@ class SimpleRNN(CellLayer):
     """
 
     cell_class = cells.SimpleRNNCell
+    as_in_keras = ("seed",)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -85,7 +87,9 @@ class ResidualRNN(CellLayer):
 class LSTM(CellLayer):
     """Long short-term memory over a sequence; see `keras_seq.LSTMCell` for the equations and arguments.
 
-    Weights interchange with `keras.layers.LSTM` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+    Weights interchange with `keras.layers.LSTM` by `set_weights`. All other arguments are those of `keras_seq.RNN`; those that
+    `keras.layers.LSTM` has stand in its order. Of these, `use_cudnn` ("auto", True or False) and `implementation` (2, 1 or 0)
+    are kept in the config and change nothing: the engine runs every layer.
     States: h, c.
 
     Example:
@@ -98,6 +102,8 @@ class LSTM(CellLayer):
     """
 
     cell_class = cells.LSTMCell
+    as_in_keras = ("use_cudnn",)
+    unused = USE_CUDNN
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -158,7 +164,9 @@ class NoForgetLSTM(CellLayer):
 class GRU(CellLayer):
     """The gated recurrent unit over a sequence; see `keras_seq.GRUCell` for the equations and arguments.
 
-    Weights interchange with `keras.layers.GRU` by `set_weights`. All other arguments are those of `keras_seq.RNN`.
+    Weights interchange with `keras.layers.GRU` by `set_weights`. All other arguments are those of `keras_seq.RNN`; those that
+    `keras.layers.GRU` has stand in its order. Of these, `use_cudnn` ("auto", True or False) and `implementation` (2, 1 or 0)
+    are kept in the config and change nothing: the engine runs every layer.
 
     Example:
 
@@ -170,3 +178,5 @@ class GRU(CellLayer):
     """
 
     cell_class = cells.GRUCell
+    as_in_keras = ("reset_after", "use_cudnn")
+    unused = USE_CUDNN

@@ -1,12 +1,13 @@
 """NARX and AR as layers: open loop on true outputs, closed loop on their own."""
 
+import inspect
+
 import keras
 from keras import ops, tree
 
 from keras_seq import cells
 from keras_seq.cells.arguments import arguments, boolean, positive_integer
 from keras_seq.layers.named import CellLayer
-from keras_seq.layers.rnn import FLAGS
 from keras_seq.layers.stepwise import fits
 
 
@@ -77,9 +78,17 @@ class NARX(CellLayer):
         return self._twin(False, flags)
 
     def _twin(self, closed, flags):
-        further = ("return_internals", "truncate", "checkpoint", "activity_regularizer")
-        same = {name: getattr(self, name) for name in (*FLAGS, *further)}
-        return type(self)(cell=self.cell, dtype=self.dtype_policy, **{**same, **flags, "closed": closed})
+        same = {"dtype": self.dtype_policy, "activity_regularizer": self.activity_regularizer}
+        config = {**self.get_config(), **same, "closed": closed}
+        del config["name"], config["trainable"], config["cell"]
+        return self._over(self.cell, {**config, **flags})
+
+    @classmethod
+    def _over(cls, cell, config):
+        """A layer over this cell; beside it the arguments that a constructor of a subclass names."""
+        named = inspect.signature(cls.__init__).parameters
+        inner = {name: value for name, value in cls._inner(cell).items() if name in named}
+        return cls(**{**inner, **config, "cell": cell})
 
     def forecast(self, targets, sequences=None, steps=None):
         """What comes after known outputs.
@@ -175,7 +184,7 @@ class NARX(CellLayer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "cell": keras.saving.deserialize_keras_object(config["cell"])})
+        return cls._over(keras.saving.deserialize_keras_object(config["cell"]), config)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -49,7 +49,8 @@ class RNN(Stepwise, keras.layers.RNN):
             first step that is read; None for no cut.
         checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
             run the steps between again: memory as sqrt(t) (or k + t / k), the same gradients, about a third more time.
-        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`; and, for the first layer of a `keras.Sequential` without
+            an Input, `input_shape` (t, d), or `input_dim` d, with or without `input_length` t.
 
     Call arguments:
         sequences: tensor (b, t, d).
@@ -88,6 +89,7 @@ class RNN(Stepwise, keras.layers.RNN):
         stateful=False,
         unroll=False,
         zero_output_for_mask=False,
+        *,
         return_internals=False,
         truncate=None,
         checkpoint=False,
@@ -112,6 +114,8 @@ class RNN(Stepwise, keras.layers.RNN):
                     f"backend than TensorFlow, unroll=True, a cell that is no keras_seq.Cell), got {getattr(self, name)}"
                 )
         self.input_spec = keras.layers.InputSpec(ndim=3)
+        if "constants" not in self.call_signature_parameters:  # a subclass with the call that Keras's layers have
+            self.build.__signature__ = inspect.signature(super().build)
 
     @property
     def state_size(self):

@@ -206,6 +206,10 @@ class Stacked(Stepwise, keras.layers.Layer):
             if getattr(layer, "stateful", False):
                 layer.reset_state()
 
+    def reset_states(self):
+        """`reset_state`, by the other name that Keras has for it."""
+        self.reset_state()
+
     # -- step by step ------------------------------------------------------------------------------------------------
 
     @property

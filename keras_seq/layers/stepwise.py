@@ -5,7 +5,7 @@ from keras import ops
 # Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
 from keras.src.backend.common.variables import AutocastScope
 
-from keras_seq.cells.arguments import boolean
+from keras_seq.cells.arguments import boolean, positive_integer
 
 
 class Prepared(tuple):
@@ -28,6 +28,9 @@ class Stepwise:
     not_stepwise = None
     """Why the layer has no step form, as a sentence; None if it has one."""
     zero_output_for_mask = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **_with_input_shape(kwargs))
 
     def initial_state(self, batch_size, states=None):
         """The state before the first step: a flat list of tensors, `batch_size` rows each.
@@ -97,6 +100,18 @@ class Stepwise:
         shapes = [tuple(s.shape) for s in state]
         if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
             raise ValueError(f"state: expected {len(expected)} tensors of shapes {expected}, got {shapes}")
+
+
+def _with_input_shape(kwargs):
+    """The arguments of a Keras layer, with `input_shape` (t, d) for `input_length` t, or any, and `input_dim` d."""
+    if kwargs.get("input_dim") is None and kwargs.get("input_length") is None:
+        return {name: value for name, value in kwargs.items() if name not in ("input_dim", "input_length")}
+    width, steps, shape = (kwargs.pop(name, None) for name in ("input_dim", "input_length", "input_shape"))
+    if shape is not None:
+        raise ValueError(f"input_shape: expected None with input_dim or input_length, got {shape!r}")
+    if steps is not None:
+        steps = positive_integer("input_length", steps)
+    return {**kwargs, "input_shape": (steps, positive_integer("input_dim", width))}
 
 
 def kept(mask, new, old):

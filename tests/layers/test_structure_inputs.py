@@ -300,7 +300,7 @@ WRONG = {
     "merge_mode: expected 'concat' or None for halves of widths 3 and 2, got 'sum'": lambda: Bidirectional(
         LSTM(3), "sum", GRU(2)
     )(X),
-    "initial_state: expected 2 tensors in this order: gru h \\(4, 3\\), backward_gru h": lambda: Bidirectional(
+    "initial_state: expected 2 tensors in this order: forward_gru h \\(4, 3\\), backward_gru h": lambda: Bidirectional(
         GRU(3, name="gru")
     )(X, initial_state=[X[:, 0]]),
     "units: expected a positive integer, got -1": lambda: TDNN(-1, delays=2),
