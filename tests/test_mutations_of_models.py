@@ -6,6 +6,7 @@ from mutants import (
     call,
     calls,
     caught,
+    choice,
     crashes,
     display,
     home,
@@ -72,6 +73,8 @@ DROPPED = {
     LanguageModel: language("test_dropout_is_on_both_sides_of_the_memory_in_training_only"),
 }
 ADDITIVE = translating("test_generate_agrees_with_teacher_forcing", "additive")
+SURVIVES = "test_every_argument_survives_the_configuration"
+CONFIGURED = translating(SURVIVES)
 MIXED = translating("test_share_of_true_tokens")
 STEPS = translating("test_tokens_are_mixed_in_training_alone_and_its_steps_are_counted")
 
@@ -113,6 +116,16 @@ MUTANTS = [
         "pass",
         [language("test_a_seed_leaves_the_random_numbers_of_the_model_alone")],
     ),
+    (LanguageModel, "compiled_texts", op(">"), "{0} >= {1}", [language("test_a_beam_gives_the_best_texts")]),
+    (
+        ImageCaptioner,
+        "written",
+        op("!="),
+        "False",
+        [crashes(captioning("test_wrong_encoders_pictures_and_prompts_are_named"))],
+    ),
+    (Seq2Seq, "get_config", choice("schedule"), "{1}", [crashes(CONFIGURED)]),
+    (ImageCaptioner, "from_config", op("and"), "False", [crashes(captioning(SURVIVES))]),
     # from sequence to sequence
     (Seq2Seq, "encode", call("dropped"), "{0}", [DROPPED[Seq2Seq]]),
     (Seq2Seq, "call", call("dropped", "target_embedding"), "{0}", [DROPPED[Seq2Seq]]),

@@ -150,6 +150,7 @@ def test_a_beam_gives_the_best_texts():
     found = writer.generate(["to", "be"], "beam", width=3, n_best=2, max_length=5)
     best = writer.generate(["to", "be"], "beam", width=3, max_length=5)
     assert [row[0] for row in found] == best
+    assert writer.generate(["to", "be"], "beam", width=3, n_best=1, max_length=5) == best
     assert [len(row) for row in found] == [2, 2]
     assert all(text.startswith(p) for p, row in zip(["to", "be"], found, strict=True) for text in row)
 
