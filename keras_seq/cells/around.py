@@ -7,7 +7,10 @@ SETTLED = ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_sta
 
 
 class CellAround(Cell):
-    """A cell whose step is that of its `cell` with something added to what the inputs give, made of constants (b, ...)."""
+    """A cell whose step is that of its `cell` with something added to what the inputs give, made of constants (b, ...).
+
+    The step is computed by its own dtype policy, whatever that of the cell within.
+    """
 
     constants_by_row = True
 
@@ -28,7 +31,7 @@ class CellAround(Cell):
         super().build(input_shape)
 
     def get_initial_state(self, batch_size=None):
-        return self.cell.get_initial_state(batch_size)
+        return list(self._long(self.cell.get_initial_state(batch_size)))
 
     def project(self, inputs):
         return self.cell.project(inputs)

@@ -172,7 +172,7 @@ class AttentionCell(CellAround):
             self.feeding_kernel = weight("feeding_kernel", self.output_size, self.cell.projected_size)
 
     def get_initial_state(self, batch_size=None):
-        states = self.cell.get_initial_state(batch_size)
+        states = super().get_initial_state(batch_size)
         if self.input_feeding:
             states = [*states, ops.zeros((batch_size, self.output_size), dtype=self.variable_dtype)]
         return states

@@ -14,6 +14,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from keras_seq.cells.arguments import arguments, boolean, described, rate, refuse_unknown
+from keras_seq.cells.floats import drawn_long
 from keras_seq.engine import dropping, events, exchange, multiplying_in
 
 
@@ -128,6 +129,11 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.learn_initial_state = boolean("learn_initial_state", learn_initial_state)
+
+    def add_weight(self, *args, **kwargs):
+        if kwargs.get("initializer") is not None:
+            kwargs["initializer"] = drawn_long(kwargs["initializer"])
+        return super().add_weight(*args, **kwargs)
 
     def build(self, input_shape):
         if self.blocked and self.learn_initial_state:

@@ -6,6 +6,7 @@ import keras
 from keras import activations, initializers, ops
 
 from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of, positive_integer
+from keras_seq.cells.floats import long_type
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
 
@@ -321,8 +322,7 @@ class CoupledLSTMCell(LSTMCell, coupled=True):
 
 def _normalized(x):
     """`x` with mean 0 and variance 1 over its last axis, in single precision at least."""
-    long = keras.backend.result_type(x.dtype, "float32")
-    wide = ops.cast(x, long)
+    wide = ops.cast(x, long_type(x.dtype))
     centred = wide - ops.mean(wide, axis=-1, keepdims=True)
     return ops.cast(centred * ops.rsqrt(ops.mean(centred * centred, axis=-1, keepdims=True) + 1e-5), x.dtype)
 

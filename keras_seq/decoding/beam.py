@@ -2,9 +2,12 @@
 
 import math
 
+import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import Rules, number
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
@@ -63,7 +66,8 @@ def beam_search(
         end, max_length, max_lengths, min_length, allowed, pad: as in `keras_seq.decoding.greedy`.
 
     Returns:
-        `(tokens, scores)`: int32 (b, n_best, max_length), the best first, and (b, n_best). A sequence that could not be
+        `(tokens, scores)`: int32 (b, n_best, max_length), the best first, and (b, n_best), in float32, or in float64 where
+        `keras.config.floatx()` is. A sequence that could not be
         continued without a forbidden token has the score -inf.
 
     Raises:
@@ -104,11 +108,11 @@ def beam_search(
     )
     prompt, max_length, forced = rules.prompt, rules.max_length, rules.forced()
     greatest = ops.reshape(ops.convert_to_tensor(rules.most), (-1, 1))
-    batch = ops.shape(prompt)[0]
+    batch, dtype = ops.shape(prompt)[0], long_type(keras.config.floatx())
     rows = ops.arange(batch, dtype="int32")[:, None] * width
 
     def penalised(total, length):
-        return total / ops.power((5.0 + ops.cast(length, "float32")) / 6.0, length_penalty)
+        return total / ops.power((5.0 + ops.cast(length, dtype)) / 6.0, length_penalty)
 
     def unfinished(index, token, done, total, length, covered, *_):
         # the worst of the best that have ended against the most that an open one can reach
@@ -122,22 +126,22 @@ def beam_search(
         size = logits.shape[-1]
         if width > size:
             raise ValueError(f"width: expected at most the {size} tokens that the step gives logits for, got {width}")
-        steps = ops.log_softmax(ops.reshape(ops.cast(logits, "float32"), (-1, width, size)), axis=-1)
+        steps = ops.log_softmax(ops.reshape(ops.cast(logits, dtype), (-1, width, size)), axis=-1)
         steps = rules.permitted(steps, index)
         if no_repeat is not None:
             begun = ops.concatenate([ops.broadcast_to(prompt[:, :1, None], (batch, width, 1)), tokens], axis=2)
             steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), _worst(steps), steps)
         given = ops.take(forced, index + 1, axis=1)[:, None]
         # what is given, or has ended, goes on in one way only and at no cost
-        only = ops.where(done, rules.pad, given)[:, :, None] == ops.arange(size)
+        only = ops.where(done, rules.pad, given)[:, :, None] == ops.arange(size, dtype="int32")
         held = ops.logical_or(done, given != rules.pad)
         steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
         found = total[:, :, None] + steps
         scores, last = penalised(found, longer[:, :, None]), rules.at_limit(index)
         if coverage_penalty > 0:
-            now = coverage_penalty * _log_coverage(coverage(tree.pack_sequence_as(state, new)), width)
-            ends = ops.logical_or(ops.arange(size) == rules.end, last[:, :, None])
+            now = coverage_penalty * _log_coverage(coverage(tree.pack_sequence_as(state, new)), width, dtype)
+            ends = ops.logical_or(ops.arange(size, dtype="int32") == rules.end, last[:, :, None])
             ends = ops.where(ends, now[:, :, None], ops.zeros_like(scores))
             cover = ops.where(done[:, :, None], covered[:, :, None], ends)
             scores = scores + cover
@@ -155,19 +159,19 @@ def beam_search(
         covered = at_chosen(cover) if coverage_penalty > 0 else covered
         token = ops.where(before, rules.pad, token)
         tokens = ops.take_along_axis(tokens, parent[:, :, None], axis=1)
-        tokens = ops.where(ops.arange(max_length) == index, token[:, :, None], tokens)
+        tokens = ops.where(ops.arange(max_length, dtype="int32") == index, token[:, :, None], tokens)
         done = ops.logical_or(ops.logical_or(before, token == rules.end), last)
         places = ops.reshape(rows + parent, (-1,))
         return index + 1, token, done, total, length, covered, tokens, *(ops.take(s, places, axis=0) for s in new)
 
-    single = ops.where(ops.arange(width) == 0, 0.0, -float("inf"))
+    single = ops.convert_to_tensor(np.where(np.arange(width) == 0, 0.0, -np.inf), dtype=dtype)
     start = (
         ops.convert_to_tensor(0, dtype="int32"),
         ops.broadcast_to(prompt[:, :1], (batch, width)),
         ops.zeros((batch, width), dtype="bool"),
         ops.broadcast_to(single[None], (batch, width)),
         ops.zeros((batch, width), dtype="int32"),
-        ops.zeros((batch, width), dtype="float32"),
+        ops.zeros((batch, width), dtype=dtype),
         ops.full((batch, width, max_length), rules.pad, dtype="int32"),
     )
     repeated = [ops.repeat(ops.convert_to_tensor(s), width, axis=0) for s in tree.flatten(state)]
@@ -176,12 +180,12 @@ def beam_search(
     return ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1), scores
 
 
-def _log_coverage(attention, width):
+def _log_coverage(attention, width, dtype):
     """sum_j log(min(a_j, 1)), (b, k), of attention (b * k, s)."""
     attention = ops.convert_to_tensor(attention)
     if len(attention.shape) != 2:
         raise ValueError(f"coverage: expected attention of shape (rows, s), got {tuple(attention.shape)}")
-    logs = ops.log(ops.clip(ops.cast(attention, "float32"), LEAST_COVERAGE, 1.0))
+    logs = ops.log(ops.clip(ops.cast(attention, dtype), LEAST_COVERAGE, 1.0))
     return ops.reshape(ops.sum(logs, axis=-1), (-1, width))
 
 
@@ -192,11 +196,11 @@ def _worst(like):
 def _would_repeat(tokens, count, n, size):
     """Which next token (b, k, v) would end n tokens that stand already among the first `count` of (b, k, t)."""
     steps = tokens.shape[-1]
-    places = ops.arange(steps)
+    places = ops.arange(steps, dtype="int32")
     matches = ops.broadcast_to(places < count, ops.shape(tokens))  # the last of the n stands at this place
     for back in range(1, n):
         earlier = ops.roll(tokens, back, axis=-1)
         last = ops.take(tokens, ops.maximum(count - back, 0), axis=-1)
         matches = ops.logical_and(matches, ops.logical_and(places >= back, earlier == last[:, :, None]))
     matches = ops.logical_and(matches, count >= n)
-    return ops.any(ops.logical_and(matches[..., None], tokens[..., None] == ops.arange(size)), axis=2)
+    return ops.any(ops.logical_and(matches[..., None], tokens[..., None] == ops.arange(size, dtype="int32")), axis=2)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.cells.arguments import boolean
+from keras_seq.cells.floats import long_type
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.tokens import token
 
@@ -37,7 +38,7 @@ class CTCLoss(keras.losses.Loss):
             they stand.
         zero_infinity: whether a row whose labels no path gives counts as 0 rather than as inf.
         reduction, name: as in `keras.losses.Loss`; the mean over rows by default.
-        dtype: "float32" or "float64"; None for `keras.config.floatx()`.
+        dtype: "float32" or "float64"; None for `keras.config.floatx()`, float32 at least.
 
     Call arguments:
         y_true: labels (b, n), integers.
@@ -64,7 +65,7 @@ class CTCLoss(keras.losses.Loss):
     """
 
     def __init__(self, blank=0, zero_infinity=False, reduction="sum_over_batch_size", name="ctc", dtype=None):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=name, reduction=reduction, dtype=dtype or long_type(keras.config.floatx()))
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
         self.blank = token("blank", blank)

@@ -184,7 +184,7 @@ def ctc_beam_search(
         ops.full((batch, width, time), blank, dtype="int32"),
         ops.zeros((batch, width), dtype="int32"),
         ops.full((batch, width), blank, dtype="int32"),
-        ops.where(ops.arange(width) == 0, ops.zeros_like(nothing), nothing),
+        ops.where(ops.arange(width, dtype="int32") == 0, ops.zeros_like(nothing), nothing),
         nothing,
         ops.zeros_like(nothing),
         alone,

@@ -8,6 +8,7 @@ last one or the last label.
 import numpy as np
 from keras import backend, ops
 
+from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import known, token
 from keras_seq.layers.stepwise import fits
 
@@ -17,7 +18,7 @@ def check_frames(logits, mask, blank):
     logits = ops.convert_to_tensor(logits)
     if len(logits.shape) != 3 or not logits.shape[-1] or logits.shape[1] == 0:
         raise ValueError(f"logits: expected shape (b, t, v) with t of 1 or more, got {tuple(logits.shape)}")
-    logits = logits if backend.standardize_dtype(logits.dtype) == "float64" else ops.cast(logits, "float32")
+    logits = ops.cast(logits, long_type(logits.dtype))
     size = logits.shape[-1]
     if not 0 <= token("blank", blank) < size:
         raise ValueError(f"blank: expected the index of one of the {size} logits, got {blank!r}")
@@ -45,7 +46,7 @@ def check_labels(labels, logits):
 def to_front(values, keep, fill):
     """`(what is kept of each row, in its order and at the start, fill after it; how much; where each place came from)`."""
     length = ops.shape(values)[1]
-    places = ops.arange(length)
+    places = ops.arange(length, dtype="int32")
     order = ops.argsort(ops.where(keep, places, places + length), axis=1)
     count = ops.sum(ops.cast(keep, "int32"), axis=1)
     found = ops.take_along_axis(values, order, axis=1)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import Rules, continued, number
 
 
@@ -71,11 +72,12 @@ def sample(
         allowed=allowed,
         pad=pad,
     )
-    uniform = keras.random.uniform((ops.shape(rules.prompt)[0], rules.max_length), seed=seed)
+    dtype = long_type(keras.config.floatx())
+    uniform = keras.random.uniform((ops.shape(rules.prompt)[0], rules.max_length), dtype=dtype, seed=seed)
 
     def choose(logits, index):
         drawn = ops.take(uniform, index, axis=1)[:, None]
-        return drawn_tokens(ops.cast(logits, "float32") / temperature, drawn, top_k, top_p)
+        return drawn_tokens(ops.cast(logits, dtype) / temperature, drawn, top_k, top_p)
 
     return continued(step, state, rules, choose)
 
@@ -101,6 +103,6 @@ def _first_above(shares, uniform):
     """The first place where the cumulated shares exceed so much of their sum; never one whose share is 0."""
     reached = ops.cumsum(shares, axis=-1)
     place = ops.sum(ops.cast(reached <= uniform * reached[:, -1:], "int32"), axis=-1)
-    places = ops.arange(shares.shape[-1])
+    places = ops.arange(shares.shape[-1], dtype="int32")
     last = ops.max(ops.where(shares > 0, places, 0), axis=-1)  # rounding may lead past it
     return ops.minimum(place, last)

@@ -78,7 +78,7 @@ class Rules:
         """The logits (b, v) or (b, k, v), those of forbidden tokens, and of `end` while it is too early, -inf."""
         size, beam = logits.shape[-1], [1] * (len(logits.shape) - 2)
         too_short = ops.reshape(index < self.least - 1, (-1, *beam, 1))
-        keep = ops.logical_not(ops.logical_and(too_short, ops.arange(size) == self.end))
+        keep = ops.logical_not(ops.logical_and(too_short, ops.arange(size, dtype="int32") == self.end))
         if self.allowed is not None:
             allowed = ops.convert_to_tensor(self.allowed)
             rows = (self.prompt.shape[0], size)
@@ -113,7 +113,7 @@ def continued(step, state, rules, choose):
         given = ops.take(forced, index + 1, axis=1)
         chosen = ops.cast(choose(rules.permitted(logits, index), index), "int32")
         token = ops.where(done, rules.pad, ops.where(given == rules.pad, chosen, given))
-        tokens = ops.where(ops.arange(rules.max_length) == index, token[:, None], tokens)
+        tokens = ops.where(ops.arange(rules.max_length, dtype="int32") == index, token[:, None], tokens)
         done = ops.logical_or(ops.logical_or(done, token == rules.end), rules.at_limit(index)[:, 0])
         return index + 1, token, done, tokens, *new
 

@@ -94,7 +94,7 @@ def _later(x, stride):
 
 def _doubling_of_unknown_length(a, h):
     time = ops.shape(h)[0]
-    steps = ops.reshape(ops.arange(time), (-1, *[1] * (len(h.shape) - 1)))
+    steps = ops.reshape(ops.arange(time, dtype="int32"), (-1, *[1] * (len(h.shape) - 1)))
 
     def double(stride, a, h):
         def later(x):

@@ -30,7 +30,9 @@ class Bidirectional(Stepwise, keras.layers.Layer):
     layer carries its states forwards only: the backward half is not stateful and starts anew with each batch, as the end of
     the sequence is not known before it is there. (Keras starts it at the end of the batch before.) Weights are those of
     the two halves in this order, as in `keras.layers.Bidirectional`, with which they interchange; they have the same
-    paths, as the half given as `layer`, if it is not built yet, is named anew: an `lstm` becomes `forward_lstm`.
+    paths, as the half given as `layer`, if it is not built yet, is named anew: an `lstm` becomes `forward_lstm`. Each
+    half computes by its own dtype policy, and its states are of the type that it gives them; outputs are in the compute type
+    of this layer's.
 
     Args:
         layer: the forward half; it says what is returned.
@@ -138,7 +140,8 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         sequences = ops.cast(sequences, self.compute_dtype)
         y, states = call_with_states(self.forward_layer, sequences, forward, mask)
         z, further = self._read_backwards(sequences, backward, mask)
-        merged = self._merge(y, z)
+        merged = self._merge(*(ops.cast(half, self.compute_dtype) for half in (y, z)))
+        merged = keras.tree.map_structure(lambda x: ops.cast(x, self.compute_dtype), merged)
         if not self._returns_states(return_state):
             return merged
         return (*(merged if self.merge_mode is None else (merged,)), *states, *further)

@@ -4,6 +4,7 @@ import keras
 from keras import activations, initializers, ops
 
 from keras_seq.cells.arguments import boolean, described, named, positive_integer, rate
+from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.engine import dropped
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps
 from keras_seq.layers.tdnn import TDNN, warn_if_short
@@ -165,7 +166,9 @@ class TCN(_Dilated):
             shortcut = None
             if width != second.units:
                 shortcut = keras.layers.Dense(
-                    second.units, kernel_initializer=copied(self.kernel_initializer), dtype=self.dtype_policy
+                    second.units,
+                    kernel_initializer=drawn_long(copied(self.kernel_initializer)),
+                    dtype=self.dtype_policy,
                 )
                 shortcut.build((None, None, width))
             self.shortcuts.append(shortcut)
@@ -328,6 +331,7 @@ def mu_law_encode(signal, mu=255):
     """
     mu = positive_integer("mu", mu)
     signal = ops.convert_to_tensor(signal)
+    signal = ops.cast(signal, long_type(signal.dtype))  # sixteen bits do not tell all classes apart
     companded = ops.sign(signal) * ops.log1p(mu * ops.abs(signal)) / ops.log1p(ops.cast(mu, signal.dtype))
     return ops.cast(ops.round((companded + 1) * mu / 2), "int32")
 

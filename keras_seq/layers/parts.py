@@ -24,7 +24,7 @@ def state_names(layer):
     return [f"{layer.name} {name}" for name in names][: len(layer.state_size)]
 
 
-def checked_states(layer, initial_state, batch):
+def checked_states(layer, initial_state, batch, name="initial_state"):
     """The initial states as a list, or None; a ValueError says how many there have to be, and in which order."""
     if initial_state is None:
         return None
@@ -33,7 +33,7 @@ def checked_states(layer, initial_state, batch):
     shapes = [tuple(s.shape) for s in given]
     if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
         wanted = ", ".join(f"{n} {s}" for n, s in zip(state_names(layer), expected, strict=True))
-        raise ValueError(f"initial_state: expected {len(expected)} tensors in this order: {wanted}; got {shapes}")
+        raise ValueError(f"{name}: expected {len(expected)} tensors in this order: {wanted}; got {shapes}")
     return given
 
 
@@ -63,7 +63,11 @@ def mask_after(layer, sequences, mask):
 
 
 def state_specs(layer, batch):
-    return [keras.KerasTensor((batch, size), layer.variable_dtype) for size in layer.state_size]
+    """What the states of a layer are, each of the type that the part has which it is of."""
+    parts = getattr(layer, "parts_with_states", None)
+    if parts is not None:
+        return [spec for part in parts for spec in state_specs(part, batch)]
+    return [keras.KerasTensor((batch, size), layer.state_dtype) for size in layer.state_size]
 
 
 def shapes_of(layer, sequences_shape):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq.cells.floats import lowest
+from keras_seq.cells.floats import long_type, lowest
 from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real
 
 
@@ -87,7 +87,7 @@ class MaskedMean(_Pooling):
     """The mean of the real steps of each row: y = sum_t m_t x_t / sum_t m_t; zeros for a row without one.
 
     `keras.layers.GlobalAveragePooling1D` gives NaN for such a row, and wherever a hidden step holds one. Nothing behind the
-    mask reaches a value or a gradient here. Under a mixed policy it is summed in float32.
+    mask reaches a value or a gradient here. Sixteen bits are summed in float32.
 
     Args:
         **kwargs: `name`, `dtype`, `trainable`.
@@ -111,12 +111,12 @@ class MaskedMean(_Pooling):
 
     def call(self, sequences, mask=None):
         check_sequences(sequences, mask)
-        shown, _, count = _real(ops.cast(sequences, self.variable_dtype), mask)
+        shown, _, count = _real(ops.cast(sequences, long_type(self.variable_dtype)), mask)
         return ops.cast(ops.sum(shown, axis=1) / ops.maximum(count, 1), self.compute_dtype)
 
     def first_state(self, batch_size):
         widths = (self.output_width, 1)
-        return [ops.zeros((batch_size, width), dtype=self.variable_dtype) for width in widths]
+        return [ops.zeros((batch_size, width), dtype=long_type(self.variable_dtype)) for width in widths]
 
     def included(self, inputs, state):
         mean, count = state

@@ -32,7 +32,8 @@ class RNN(Stepwise, keras.layers.RNN):
     zeros with `zero_output_for_mask`; nothing behind a mask, NaN included, reaches a value or a gradient. Without
     return_sequences the output is that of the last real step, zeros for a row without one. The mask goes on with the
     returned sequences, with `go_backwards` reversed as they are (Keras hands on the mask of the inputs). States are of the
-    type of the weights: under a mixed policy they come out in float32, and are taken back so.
+    type of the cell's weights: under a mixed policy they come out in float32, and are taken back so. The cell computes by a
+    policy of its own; that of the layer says the type of the outputs.
 
     Args:
         cell: a `keras_seq.Cell`, or any Keras RNN cell.
@@ -137,7 +138,7 @@ class RNN(Stepwise, keras.layers.RNN):
     def compute_output_spec(self, sequences, *args, return_state=None, **kwargs):
         if return_state not in (None, self.return_state):
             kwargs["return_state"] = return_state
-        if "return_state" in kwargs or self.return_internals or self.compute_dtype != self.variable_dtype:
+        if "return_state" in kwargs or self.return_internals or self.compute_dtype != self.state_dtype:
             return keras.Operation.compute_output_spec(self, sequences, *args, **kwargs)
         return super().compute_output_spec(sequences, *args, **kwargs)
 
@@ -178,7 +179,7 @@ class RNN(Stepwise, keras.layers.RNN):
         if constants and ours:
             constants = self.cell.masked_constants(list(constants), constants_mask)
         self._check(sequences, initial_state, mask, constants, targets)
-        sequences = ops.cast(sequences, self.compute_dtype)
+        sequences = ops.cast(sequences, self._cell_dtype)
         if self.stateful and None is not sequences.shape[0] != self._expected_batch_size:
             raise ValueError(
                 f"sequences: expected the batch size {self._expected_batch_size} of the states of the stateful layer, got "
@@ -187,17 +188,18 @@ class RNN(Stepwise, keras.layers.RNN):
         if initial_state is None:
             kept = self.states if self.stateful else None
             initial_state = kept or self.get_initial_state(batch_size=ops.shape(sequences)[0])
-        states = [ops.cast(s, self._state_dtype) for s in tree.flatten(initial_state)]
-        targets = None if targets is None else ops.cast(targets, self.variable_dtype)
+        states = [ops.cast(s, self.state_dtype) for s in tree.flatten(initial_state)]
+        targets = None if targets is None else ops.cast(targets, self.state_dtype)
         mask = None if mask is None else ops.cast(mask, "bool")
         if ours:
             if training and self.cell.dropout:
                 dropped = self.cell.drawn_mask(sequences[:, 0, :], self.cell.dropout)
                 sequences = sequences * ops.expand_dims(dropped, 1)
-            with AutocastScope(self.variable_dtype):
+            with AutocastScope(self.state_dtype):
                 output, states, internals = self._run(sequences, states, mask, bool(training), constants or (), targets)
         else:
             (output, states), internals = self._run_keras_cell(sequences, states, mask, training), None
+        output = ops.cast(output, self.compute_dtype)
         if self.stateful:
             for variable, state in zip(tree.flatten(self.states), states, strict=True):
                 variable.assign(state)
@@ -206,10 +208,13 @@ class RNN(Stepwise, keras.layers.RNN):
         return (output, *further) if further else output
 
     @property
-    def _state_dtype(self):
-        """The type of the states: that of the weights, or what a cell of Keras computes in."""
-        if isinstance(self.cell, Cell):
-            return self.variable_dtype
+    def state_dtype(self):
+        """The type of the states: that of the cell's weights, or what a cell of Keras computes in."""
+        return self.cell.variable_dtype if isinstance(self.cell, Cell) else self._cell_dtype
+
+    @property
+    def _cell_dtype(self):
+        """What the cell computes in."""
         return getattr(self.cell, "compute_dtype", self.compute_dtype)
 
     def _run(self, sequences, states, mask, training, constants, targets):
@@ -242,7 +247,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 )
             if self.return_internals and not (found or cell.reads_late):
                 raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")
-            results = {"output": ops.cast(output, self.compute_dtype)}
+            results = {"output": ops.cast(output, self._cell_dtype)}
             return {**results, "internals": found} if found else results, states
 
         if engine.scan is None or self.unroll:
@@ -298,9 +303,9 @@ class RNN(Stepwise, keras.layers.RNN):
         def call(joined, states):
             results, states = step(project(_apart(joined, inputs)), states, constants)
             layout["results"] = results
-            return _joined(results, self.variable_dtype), states
+            return _joined(results, self.state_dtype), states
 
-        outputs, states = self._loop_of_keras(call, _joined(inputs, self.variable_dtype), states, mask)
+        outputs, states = self._loop_of_keras(call, _joined(inputs, self.state_dtype), states, mask)
         return _apart(outputs, layout["results"]), states
 
     def _run_keras_cell(self, sequences, states, mask, training):
@@ -314,7 +319,7 @@ class RNN(Stepwise, keras.layers.RNN):
             return output, tree.flatten(new)
 
         outputs, states = self._loop_of_keras(call, sequences, states, mask)
-        return ops.cast(outputs, self.compute_dtype), list(states)
+        return outputs, list(states)
 
     def _packed(self, states):
         """A flat list of states as a cell of Keras takes them: a list, or one of lists for several cells."""
@@ -359,18 +364,18 @@ class RNN(Stepwise, keras.layers.RNN):
         return Prepared(self.cell.prepared(constants))
 
     def advance(self, inputs, states, mask=None, constants=(), targets=None):
-        inputs = ops.cast(inputs, self.compute_dtype)
+        inputs = ops.cast(inputs, self._cell_dtype)
         if isinstance(self.cell, Cell):
-            targets = None if targets is None else ops.cast(targets, self.variable_dtype)
-            with AutocastScope(self.variable_dtype):
+            targets = None if targets is None else ops.cast(targets, self.state_dtype)
+            with AutocastScope(self.state_dtype):
                 projected = self.cell.projected(inputs)
                 constants = constants if isinstance(constants, Prepared) else self.prepared(constants)
                 output, new = self.cell.advanced(projected, states, constants, targets)
-            output = self.cell.read_out(ops.cast(output, self.compute_dtype), constants)
+            output = self.cell.read_out(ops.cast(output, self._cell_dtype), constants)
         else:
             output, new = self.cell(inputs, self._packed(states))
             new = tree.flatten(new)
-        return output, kept(mask, new, states)
+        return ops.cast(output, self.compute_dtype), kept(mask, new, states)
 
     def reset_state(self):
         """Put the kept states of a stateful layer back to the initial ones."""

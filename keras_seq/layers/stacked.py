@@ -40,6 +40,9 @@ class Stacked(Stepwise, keras.layers.Layer):
     States, given and returned, are one flat list: those of the first layer, in its order, then those of the second, and so
     on: for two LSTMs h^(1), c^(1), h^(2), c^(2).
 
+    Each layer computes by its own dtype policy, and its states are of the type that it gives them. What goes from layer to
+    layer and comes out in the end is in the compute type of this one's.
+
     Args:
         layers: a list of sequence layers of keras_seq (memories, `TDNN`, `TCN`, `WaveNet`, `Bidirectional`, `Stacked`), all
             but the last with return_sequences=True; or, with `widths`, a class of cells or layers, or any function from a
@@ -186,6 +189,7 @@ class Stacked(Stepwise, keras.layers.Layer):
             given, left = (None, None) if left is None else (left[:size], left[size:])
             seen = dropped(x, self.dropout, self.seed_generator) if i and training and self.dropout else x
             h, new = apply(layer, seen, given, mask)
+            h = ops.cast(h, self.compute_dtype)
             found.extend(new)
             if len(h.shape) < len(x.shape):  # the last layer gives its last output alone
                 x, outputs = last_real(x, mask), [last_real(below, mask) for below in outputs]
@@ -219,7 +223,7 @@ class Stacked(Stepwise, keras.layers.Layer):
     def initial_state(self, batch_size, states=None):
         """The state before the first step: those of the layers, one after the other."""
         self._check_stepwise()
-        left, found = states, []
+        left, found = checked_states(self, states, None, "states"), []
         for layer in self.layers:
             count = len(layer.state_size)
             if left is None or not count:

@@ -36,11 +36,12 @@ class Stepwise:
         """The state before the first step: a flat list of tensors, `batch_size` rows each.
 
         Its last tensor is the last output, which a hidden step repeats; it begins at zero. With `states`, those that the
-        layer takes as its `initial_state`, it begins with these.
+        layer takes as its `initial_state`, it begins with these, in the types of its own.
         """
         self._check_stepwise()
-        states = self.first_state(batch_size) if states is None else list(states)
-        return [*states, ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
+        own = self.first_state(batch_size)
+        last = ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)
+        return [*(own if states is None else _like(own, states)), last]
 
     def step(self, inputs, state, mask=None, **further):
         """One step.
@@ -62,8 +63,7 @@ class Stepwise:
         """
         self._check_stepwise()
         inputs = ops.convert_to_tensor(inputs)
-        state = [ops.convert_to_tensor(s) for s in state]
-        self._check_step(inputs, state, mask)
+        state = self._checked_step(inputs, [ops.convert_to_tensor(s) for s in state], mask)
         mask = None if mask is None else ops.cast(mask, "bool")
         with AutocastScope(self.compute_dtype):
             return self.advanced(inputs, state, mask, **further)
@@ -88,18 +88,29 @@ class Stepwise:
         if not self.built:
             raise ValueError(f"{self.name}: expected a built layer, call it or build it first")
 
-    def _check_step(self, inputs, state, mask):
+    def _checked_step(self, inputs, state, mask):
+        """The state, in the types of the layer's own."""
         if len(inputs.shape) != 2:
             raise ValueError(f"inputs: expected one step of shape (b, d), got {tuple(inputs.shape)}")
         if mask is not None and not fits(mask.shape, inputs.shape[:1]):
             raise ValueError(
                 f"mask: expected shape {tuple(inputs.shape[:1])} like the inputs', got {tuple(mask.shape)}"
             )
-        expected = [tuple(s.shape) for s in self.initial_state(1)]
-        expected = [(inputs.shape[0], *shape[1:]) for shape in expected]
+        own = self.initial_state(1)
+        expected = [(inputs.shape[0], *s.shape[1:]) for s in own]
         shapes = [tuple(s.shape) for s in state]
         if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
             raise ValueError(f"state: expected {len(expected)} tensors of shapes {expected}, got {shapes}")
+        return [ops.cast(s, o.dtype) for s, o in zip(state, own, strict=True)]
+
+
+def _like(own, states):
+    """The states that are given, in the types of the layer's own; a ValueError for others than it has."""
+    given = [ops.convert_to_tensor(s) for s in states]
+    expected, shapes = [[(None, *s.shape[1:]) for s in x] for x in (own, given)]
+    if len(expected) != len(shapes) or not all(map(fits, shapes, expected)):
+        raise ValueError(f"states: expected {len(expected)} tensors of shapes {expected}, got {shapes}")
+    return [ops.cast(s, o.dtype) for s, o in zip(given, own, strict=True)]
 
 
 def _with_input_shape(kwargs):
@@ -135,7 +146,7 @@ def over_real_steps(function, sequences, mask, zero_output=False, every=1):
     if mask is None:
         return function(sequences)
     mask = ops.cast(mask, "bool")
-    steps = ops.arange(ops.shape(mask)[1])
+    steps = ops.arange(ops.shape(mask)[1], dtype="int32")
     count = ops.cumsum(ops.cast(mask, "int32"), axis=1)
     order = ops.argsort(ops.where(mask, steps, steps + ops.shape(mask)[1]), axis=1)
     front = ops.take_along_axis(sequences, ops.expand_dims(order, -1), axis=1)
@@ -144,7 +155,7 @@ def over_real_steps(function, sequences, mask, zero_output=False, every=1):
     if every == 1:
         place, shown = count - 1, mask if zero_output else count > 0
     else:
-        place = ops.minimum(ops.arange(ops.shape(outputs)[1]), -(-count[:, -1:] // every) - 1)
+        place = ops.minimum(ops.arange(ops.shape(outputs)[1], dtype="int32"), -(-count[:, -1:] // every) - 1)
         shown = skipped_mask(mask, every) if zero_output else ops.logical_and(place >= 0, count[:, -1:] > 0)
     outputs = ops.take_along_axis(outputs, ops.expand_dims(ops.maximum(place, 0), -1), axis=1)
     return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))

@@ -6,7 +6,11 @@ import warnings
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
+# Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
+from keras.src.backend.common.variables import AutocastScope
+
 from keras_seq.cells.arguments import boolean, described, named, positive_integer
+from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.layers import ring
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask
 
@@ -121,7 +125,7 @@ class TDNN(Stepwise, keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=shape,
-            initializer=self.kernel_initializer,
+            initializer=drawn_long(self.kernel_initializer),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
@@ -129,7 +133,7 @@ class TDNN(Stepwise, keras.layers.Layer):
         if self.weight_normalization:
 
             def lengths(_, dtype):  # of the same draw: a weight made while a function is traced cannot read another
-                return _lengths(self.kernel_initializer(shape, dtype=dtype))
+                return ops.cast(_lengths(self.kernel_initializer(shape, dtype=long_type(dtype))), dtype)
 
             self.scale = self.add_weight(name="scale", shape=(self.units,), initializer=lengths)
         if self.use_bias:
@@ -167,7 +171,9 @@ class TDNN(Stepwise, keras.layers.Layer):
     def _weights(self):
         if self.scale is None:
             return ops.convert_to_tensor(self.kernel)
-        return self.kernel * (self.scale / _lengths(self.kernel))
+        with AutocastScope(self.variable_dtype):  # squares of sixteen bits may be too small for them, or too large
+            kernel, scale = (ops.cast(w, long_type(w.dtype)) for w in (self.kernel, self.scale))
+        return ops.cast(kernel * (scale / _lengths(kernel)), self.compute_dtype)
 
     def _finished(self, total):
         return self.activation(total if self.bias is None else total + self.bias)

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_seq.cells.floats import long_type
 from keras_seq.layers.stepwise import fits
 
 
@@ -12,12 +13,12 @@ class _Likelihood(keras.metrics.Metric):
     """The mean of -ln P over all tokens of all batches, weighted: one sum and one count, whatever the batches are."""
 
     def __init__(self, pad=0, name=None, dtype=None):
-        super().__init__(name=name or self.title, dtype=dtype)
+        super().__init__(name=name or self.title, dtype=dtype or long_type(keras.config.floatx()))
         if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int)):
             raise TypeError(f"pad: expected an integer or None, got {pad!r}")
         self.pad = pad
-        self.nats = self.add_variable(shape=(), initializer="zeros", name="nats")
-        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+        self.nats = self.add_variable(shape=(), initializer="zeros", dtype=self.dtype, name="nats")
+        self.count = self.add_variable(shape=(), initializer="zeros", dtype=self.dtype, name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         targets, logits = ops.convert_to_tensor(y_true), ops.cast(y_pred, self.dtype)
@@ -59,7 +60,8 @@ class Perplexity(_Likelihood):
 
     Args:
         pad: the target that is left out; None for none.
-        name, dtype: as in Keras.
+        name: as in Keras.
+        dtype: of the sums; None for `keras.config.floatx()`, float32 at least.
 
     Call arguments (`update_state`):
         y_true: integer targets (b, t).
@@ -99,7 +101,8 @@ class BitsPerCharacter(_Likelihood):
 
     Args:
         pad: the target that is left out; None for none.
-        name, dtype: as in Keras.
+        name: as in Keras.
+        dtype: of the sums; None for `keras.config.floatx()`, float32 at least.
 
     Call arguments (`update_state`):
         y_true: integer targets (b, t).

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
 from keras_seq.cells.arguments import positive_integer, rate
+from keras_seq.cells.floats import long_type
 from keras_seq.layers import RNN
 from keras_seq.layers.stepwise import Prepared
 from keras_seq.models.generation import Writer
@@ -17,7 +18,7 @@ from keras_seq.models.vocabulary import Vocabulary
 _FEATURES_AS = ("initial_state", "each_step", "attention")
 
 
-def small_encoder(image_shape, features=256, smallest=6):
+def small_encoder(image_shape, features=256, smallest=6, dtype=None):
     """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features.
 
     Blocks of convolution, batch normalisation and ReLU, each halving the picture until it is at most `smallest` high and
@@ -28,6 +29,7 @@ def small_encoder(image_shape, features=256, smallest=6):
         image_shape: (height, width, channels).
         features: n, or None.
         smallest: as above.
+        dtype: of its layers; None for the global policy.
 
     Example:
 
@@ -38,16 +40,19 @@ def small_encoder(image_shape, features=256, smallest=6):
     ```
     """
     inputs = keras.Input(image_shape)
-    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = layers.Rescaling(1 / 127.5, offset=-1, dtype=dtype)(inputs)
 
     def normalised(x):
-        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        return layers.ReLU(dtype=dtype)(layers.BatchNormalization(momentum=0.9, dtype=dtype)(x))
+
+    def convolution(filters, **kwargs):
+        return layers.Conv2D(filters, 3, padding="same", use_bias=False, dtype=dtype, **kwargs)
 
     for i in range(max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))):
-        x = normalised(layers.Conv2D(min(32 * 2**i, 64), 3, strides=2, padding="same", use_bias=False)(x))
+        x = normalised(convolution(min(32 * 2**i, 64), strides=2)(x))
     if features is None:
-        return keras.Model(inputs, normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)(x)), name="encoder")
-    features = normalised(layers.Dense(features, use_bias=False)(layers.Flatten()(x)))
+        return keras.Model(inputs, normalised(convolution(64)(x)), name="encoder")
+    features = normalised(layers.Dense(features, use_bias=False, dtype=dtype)(layers.Flatten(dtype=dtype)(x)))
     return keras.Model(inputs, features, name="encoder")
 
 
@@ -81,7 +86,7 @@ class ImageCaptioner(Writer, keras.Model):
         max_length: the most tokens that `generate` gives, END included.
         attention_penalty: number of at least 0, l of the doubly stochastic regularisation of Xu et al.: adds
             l sum_j (1 - sum_t a_tj)^2 to the loss, the mean over the batch, so that no place is left out of sight.
-        **kwargs: `name`, `dtype`.
+        **kwargs: `name`, `dtype`: of all parts that are made here; a cell or an encoder that is given keeps its own.
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; pictures of another size or channel
@@ -119,7 +124,7 @@ class ImageCaptioner(Writer, keras.Model):
             raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape!r}")
         if features_as not in _FEATURES_AS:
             raise ValueError(f"features_as: expected one of {_FEATURES_AS}, got {features_as!r}")
-        cell = LSTMCell(256) if cell is None else cell
+        cell = LSTMCell(256, dtype=self.dtype_policy) if cell is None else cell
         kind = GatedCell if features_as == "each_step" else Cell
         if not isinstance(cell, kind):
             raise TypeError(
@@ -130,7 +135,8 @@ class ImageCaptioner(Writer, keras.Model):
         self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
         self.cell = cell
         if encoder is None:
-            encoder = small_encoder(self.image_shape, **({"features": None} if self.attends else {}))
+            form = {"features": None} if self.attends else {}
+            encoder = small_encoder(self.image_shape, dtype=self.dtype_policy, **form)
         self.encoder = encoder
         self.features_as = features_as
         self.embedding_size = positive_integer("embedding_size", embedding_size)
@@ -138,14 +144,19 @@ class ImageCaptioner(Writer, keras.Model):
         self.max_length = positive_integer("max_length", max_length)
         self.attention_penalty = _penalty("attention_penalty", attention_penalty, self.attends)
 
-        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size)
-        decoder = ConditionedCell(cell) if features_as == "each_step" else cell
+        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size, dtype=self.dtype_policy)
+        decoder = ConditionedCell(cell, dtype=self.dtype_policy) if features_as == "each_step" else cell
         if self.attends and not isinstance(cell, AttentionCell):
-            decoder = AttentionCell(cell, output_units=cell.output_size)
-        self.memory = RNN(decoder, return_sequences=True, return_internals=bool(self.attention_penalty))
-        self.bridges = [] if features_as == "each_step" else [layers.Dense(n, "tanh") for n in decoder.state_size]
+            decoder = AttentionCell(cell, output_units=cell.output_size, dtype=self.dtype_policy)
+        shown = bool(self.attention_penalty)
+        self.memory = RNN(decoder, return_sequences=True, return_internals=shown, dtype=self.dtype_policy)
+        self.bridges = (
+            []
+            if features_as == "each_step"
+            else [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in decoder.state_size]
+        )
         self.seed_generator = keras.random.SeedGenerator()
-        self.readout = layers.Dense(len(vocabulary))
+        self.readout = layers.Dense(len(vocabulary), dtype=self.dtype_policy)
         self._build_parts()
 
     def _build_parts(self):
@@ -187,7 +198,7 @@ class ImageCaptioner(Writer, keras.Model):
             return None, [features]
         if not self.attends:
             return [bridge(features) for bridge in self.bridges], None
-        down, across = (ops.linspace(-1.0, 1.0, n) for n in self.map_shape)
+        down, across = (ops.linspace(-1.0, 1.0, n, dtype=long_type(features.dtype)) for n in self.map_shape)
         places = ops.cast(ops.stack(ops.meshgrid(down, across, indexing="ij"), axis=-1), features.dtype)
         places = ops.broadcast_to(places[None], (*ops.shape(features)[:3], 2))
         count = math.prod(self.map_shape)
@@ -203,9 +214,12 @@ class ImageCaptioner(Writer, keras.Model):
         outputs = self.memory(words, initial_state=states, mask=mask, training=training, constants=constants)
         if self.attention_penalty:
             outputs, internals = outputs
-            seen = ops.sum(internals["alignment"] * ops.cast(mask, self.memory.variable_dtype)[:, :, None], axis=1)
+            read = internals["alignment"]
+            seen = ops.sum(read * ops.cast(mask, read.dtype)[:, :, None], axis=1)
             missing = ops.sum(ops.square(1 - seen), axis=-1)
-            self.add_loss(self.attention_penalty * ops.mean(missing))
+            # of the type of the loss that it is added to
+            penalty = ops.cast(ops.mean(missing), long_type(keras.config.floatx()))
+            self.add_loss(self.attention_penalty * penalty)
         return self.readout(self.dropped(outputs, training))
 
     def example(self, element):
@@ -254,7 +268,7 @@ class ImageCaptioner(Writer, keras.Model):
         if tokens.shape[0] != images.shape[0]:
             raise ValueError(f"sentences: expected {images.shape[0]}, one per picture, got {tokens.shape[0]}")
         states, constants = self.start(self.features(images))
-        shown = RNN(self.memory.cell, return_sequences=True, return_internals=True)
+        shown = RNN(self.memory.cell, return_sequences=True, return_internals=True, dtype=self.dtype_policy)
         _, internals = shown(self.embedding(tokens[:, :-1]), initial_state=states, constants=constants)
         weights = ops.convert_to_numpy(internals["alignment"])
         return weights.reshape(*weights.shape[:2], *self.map_shape)

@@ -6,10 +6,22 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_seq.cells.arguments import described, positive_integer
+from keras_seq.cells.floats import long_type
 from keras_seq.decoding import beam_search, greedy, sample
 from keras_seq.engine import dropped
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class TokenCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
+    """The cross-entropy per token (nats), in float32 at least.
+
+    Keras casts targets to the type of the loss, by default that of `keras.config.floatx()`: in bfloat16 token 257 is 256.
+    """
+
+    def __init__(self, dtype=None, **kwargs):
+        super().__init__(dtype=dtype or long_type(keras.config.floatx()), **kwargs)
 
 
 class Writer:
@@ -27,9 +39,7 @@ class Writer:
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """As any Keras model's; the default loss is the cross-entropy per token (nats), padding left out."""
         if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy"
-            )
+            loss = TokenCrossEntropy(from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy")
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def compile_from_config(self, config):
@@ -75,7 +85,7 @@ class Writer:
             prompt = ops.full((batch, 1), self.vocabulary.start, dtype="int32")
         self.vocabulary.check("prompt", prompt)
         state, constants = self.begin(inputs, batch)
-        words = ops.arange(len(self.vocabulary))
+        words = ops.arange(len(self.vocabulary), dtype="int32")
         settings = {
             "end": self.vocabulary.end,
             "pad": self.vocabulary.pad,

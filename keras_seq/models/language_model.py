@@ -48,7 +48,7 @@ class LanguageModel(Writer, keras.Model):
         dropout: share in [0, 1) of the elements to drop in training.
         max_length: positive integer, the most tokens that `generate` gives, prompt and END included.
         seed: integer for the random numbers of dropout and sampling.
-        **kwargs: `name`, `dtype`.
+        **kwargs: `name`, `dtype`: of all parts but the memory, which keeps its own.
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of the

@@ -53,7 +53,7 @@ class Seq2Seq(Writer, keras.Model):
         max_length: the most tokens that `generate` gives, END included.
         pad_to: positive integer, or a pair for source and target: token arrays are padded to multiples of it, so that not
             every batch has a shape of its own to be compiled for.
-        **kwargs: `name`, `dtype`.
+        **kwargs: `name`, `dtype`: of all parts that are made here; an encoder or a decoder that is given keeps its own.
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of their
@@ -88,9 +88,11 @@ class Seq2Seq(Writer, keras.Model):
             if not isinstance(vocabulary, Vocabulary):
                 raise TypeError(f"{name}: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
         if encoder is None:
-            encoder = Bidirectional(GRU(64, return_sequences=True))
+            encoder = GRU(64, return_sequences=True, dtype=self.dtype_policy)
+            encoder = Bidirectional(encoder, dtype=self.dtype_policy)
         if decoder is None:
-            decoder = RNN(AttentionCell(GRUCell(64), output_units=64), return_sequences=True)
+            cell = AttentionCell(GRUCell(64, dtype=self.dtype_policy), output_units=64, dtype=self.dtype_policy)
+            decoder = RNN(cell, return_sequences=True, dtype=self.dtype_policy)
         for name, part in (("encoder", encoder), ("decoder", decoder)):
             check_part(name, part)
             if not part.return_sequences:
@@ -112,11 +114,11 @@ class Seq2Seq(Writer, keras.Model):
             raise ValueError(f"pad_to: expected a positive integer or two of them, got {pad_to!r}")
         self._multiples = tuple(positive_integer("pad_to", n) for n in pair)
 
-        self.source_embedding = layers.Embedding(len(source), self.embedding_size)
-        self.target_embedding = layers.Embedding(len(target), self.embedding_size)
-        self.bridges = [layers.Dense(n, "tanh") for n in decoder.state_size]
+        self.source_embedding = layers.Embedding(len(source), self.embedding_size, dtype=self.dtype_policy)
+        self.target_embedding = layers.Embedding(len(target), self.embedding_size, dtype=self.dtype_policy)
+        self.bridges = [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in decoder.state_size]
         self.seed_generator = keras.random.SeedGenerator()
-        self.readout = layers.Dense(len(target))
+        self.readout = layers.Dense(len(target), dtype=self.dtype_policy)
         self.attends = reads_constants(decoder)
         self._build_parts()
 
@@ -173,8 +175,8 @@ class Seq2Seq(Writer, keras.Model):
             share = ops.cast(share(self.training_step.value), "float32")
             self.training_step.assign_add(1)
         shape = ops.shape(target)
-        true = keras.random.uniform(shape, seed=self.seed_generator) < share
-        uniform = keras.random.uniform(shape, seed=self.seed_generator)
+        true = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) < share
+        uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         state, constants = self._started(states, constants, shape[0])
 
         def advance(index, token, mixed, *flat):
@@ -183,7 +185,7 @@ class Seq2Seq(Writer, keras.Model):
             given = ops.take(target, index, axis=1)
             keep = ops.logical_or(ops.take(true, index, axis=1), given == self.target.pad)
             token = ops.where(keep, given, ops.cast(drawn, given.dtype))
-            mixed = ops.where(ops.arange(shape[1]) == index, token[:, None], mixed)
+            mixed = ops.where(ops.arange(shape[1], dtype="int32") == index, token[:, None], mixed)
             return index + 1, token, mixed, *keras.tree.flatten(new)
 
         start = (ops.convert_to_tensor(1, dtype="int32"), target[:, 0], target, *keras.tree.flatten(state))

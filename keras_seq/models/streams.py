@@ -116,7 +116,7 @@ def first_state(layer, rows):
     if isinstance(layer, Stacked):
         return [s for part in layer.layers for s in first_state(part, rows)]
     if isinstance(layer, RNN):
-        return [ops.cast(s, layer.variable_dtype) for s in layer.first_state(rows)]
+        return [ops.cast(s, layer.state_dtype) for s in layer.first_state(rows)]
     reach, width = layer.receptive_field - 1, layer.input_spec.axes[-1]
     if not reach:
         return []
@@ -139,7 +139,7 @@ def carried(layer, sequences, states, mask, training=False):
     joined = ops.concatenate([before, ops.cast(sequences, before.dtype)], axis=1)
     real = ops.concatenate([been, mask], axis=1)
     outputs = layer(joined, mask=real)[:, reach:]
-    steps = ops.arange(ops.shape(real)[1])
+    steps = ops.arange(ops.shape(real)[1], dtype="int32")
     order = ops.argsort(ops.where(real, steps + ops.shape(real)[1], steps), axis=1)  # the real ones last
     last = order[:, -reach:]
     return outputs, [
