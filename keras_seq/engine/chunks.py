@@ -50,6 +50,10 @@ class Chunks(Loop):
             outputs = [parts.arranged(s.stack()) for s in stacks]
         return (*outputs, *states), [s.stack() for s in starts]
 
+    def results(self, args):
+        """Those of one loop over all steps: chunks matter to the gradient alone."""
+        return Loop.forward(self, args, keep=False)[0]
+
     def backward(self, args, cotangents, kept):
         """Gradients of `args` from the cotangents of `(*outputs, *final states)` and the states before each chunk."""
         parts = _Parts(self, args)
@@ -104,7 +108,7 @@ class _Parts:
             root = tf.sqrt(tf.cast(self.time, "float64"))
             self.size = tf.cast(tf.math.ceil(root), "int32") if static is None else int(-(-(static**0.5) // 1))
         self.static_size = tf.TensorShape([self.size if isinstance(self.size, int) else None])
-        self.count = -(-self.time // self.size)
+        self.count = (self.time - 1) // self.size + 1
         self.padding = self.count * self.size - self.time
         if chunks.go_backwards:
             inputs = [tf.reverse(x, [1]) for x in inputs]

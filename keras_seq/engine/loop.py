@@ -74,7 +74,7 @@ class Loop(Step):
     def run(self, keep):
         @tf.custom_gradient
         def forward(*args):
-            results, kept = self.forward(args, keep)
+            results, kept = self.forward(args, keep) if keep else (self.results(args), None)
 
             def gradient(*cotangents):
                 record = kept if keep else self.forward(args, keep=True)[1]
@@ -91,6 +91,10 @@ class Loop(Step):
         self.structure = parts[0].structure
         results = joined([results for results, _ in found])
         return results, [(part, kept) for part, (_, kept) in zip(parts, found, strict=True)]
+
+    def results(self, args):
+        """`(*outputs, *final states)`, of which backward wants nothing."""
+        return self.forward(args, keep=False)[0]
 
     def backward(self, args, cotangents, kept):
         """Gradients of `args` from the cotangents of `(*outputs, *final states)` and what forward kept."""
@@ -145,6 +149,8 @@ class Loop(Step):
             probe = self.probe(inputs, states, constants)
             self.merged = merged(probe)
             projected = tuple(unstack(x) for x in tf.nest.flatten(self.project(inputs)))
+        # where only the sum of a product and its part of the projection is kept, it takes the place of that part
+        sums = projected if keep and not self.blocked and self.merged else ()
         mask = None if self.mask is None else unstack(tf.transpose(self.mask))
         stacks = tuple(stack(v, time) for v in leave(probe.outputs, states, probe.results))
 
@@ -153,7 +159,7 @@ class Loop(Step):
             at = self.at(index, time)
             return tuple(p.read(at) for p in projected)
 
-        def body(index, outputs, states, here, projected, stacks):
+        def body(index, outputs, states, here, sums, stacks):
             at = self.at(index, time)
             results = []
 
@@ -164,22 +170,24 @@ class Loop(Step):
             with self.reading(values), handling(multiply):
                 own, hidden = tf.nest.pack_sequence_as(probe.projected, here), None if mask is None else mask.read(at)
                 new_outputs, new_states = self.advance(own, outputs, states, constants, hidden)
-            if keep and not self.blocked:  # where only the sum is kept, it takes the place of the projection
-                sums = {i: merger(results[j]) for j, i in self.merged.items()}
-                projected = tuple(p.write(at, sums[i]) if i in sums else p for i, p in enumerate(projected))
+            if sums:
+                new = {i: merger(results[j]) for j, i in self.merged.items()}
+                sums = tuple(s.write(at, new[i]) if i in new else s for i, s in enumerate(sums))
             left = leave(new_outputs, states, results)
             stacks = tuple(s.write(index, v) for s, v in zip(stacks, left, strict=True))
             # read after the write, for the next step: else XLA may copy a whole stack to read from while it writes
-            here = like(read(projected, tf.minimum(index + 1, time - 1)), here)
-            return new_outputs, like(new_states, states), here, projected, stacks
+            here = like(read(sums or projected, tf.minimum(index + 1, time - 1)), here)
+            return new_outputs, like(new_states, states), here, sums, stacks
 
-        carried = (probe.outputs, states, read(projected, 0), projected, stacks)
-        outputs, final, _, projected, stacks = yield time, body, carried
+        carried = (probe.outputs, states, read(projected, 0), sums, stacks)
+        outputs, final, _, sums, stacks = yield time, body, carried
         stacks = [s.stack() for s in stacks]
         if self.return_sequences:
             steps = tf.nest.flatten(inputs)[0].shape[:1]
             outputs = [swap(tf.ensure_shape(stacks.pop(0), steps + o.shape)) for o in probe.outputs]
-        return (*outputs, *final), [*stacks, *(p.stack() for p in projected)] if keep and not self.blocked else stacks
+        if keep and not self.blocked:
+            stacks += [p.stack() for p in sums or projected]
+        return (*outputs, *final), stacks
 
     # -- backward ----------------------------------------------------------------------------------------------------
 

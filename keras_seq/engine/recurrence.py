@@ -61,7 +61,8 @@ def _by_chunks(a, b, initial):
     time = ops.shape(b)[0]
     size = min(CHUNK, b.shape[0] or CHUNK)
     flat = ops.reshape(b, (time, -1))
-    chunks = ops.reshape(ops.pad(flat, ((0, -time % size), (0, 0))), (-1, size, ops.shape(flat)[1]))
+    padding = size - 1 - (time - 1) % size  # -time % size; but ONNX rounds negative integers towards zero
+    chunks = ops.reshape(ops.pad(flat, ((0, padding), (0, 0))), (-1, size, ops.shape(flat)[1]))
     later, earlier = np.mgrid[:size, :size]
     triangle = np.where(later >= earlier, float(a) ** np.maximum(later - earlier, 0), 0.0)
     inside = ops.matmul(ops.cast(triangle, b.dtype), chunks)

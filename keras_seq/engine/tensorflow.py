@@ -77,7 +77,7 @@ def scan(
     settings = go_backwards, zero_output_for_mask and return_sequences, blocked
     if truncate is not None or checkpoint:
         over_time = Chunks(*given, *settings, return_sequences, independent, size=truncate, cut=truncate is not None)
-        results = over_time.run(keep=True)
+        results = over_time.run(keep)
     elif history is None:
         over_time = Loop(*given, *settings, return_sequences, independent)
         results = over_time.run(keep)

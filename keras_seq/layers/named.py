@@ -89,6 +89,8 @@ class CellLayer(RNN):
         """The cell's arguments, as in Keras: `layer.units`, `layer.dropout`."""
         if name in arguments(type(self).cell_class):
             return getattr(self.cell, name)
+        if hasattr(super(), "__getattr__"):  # on the torch backend a layer keeps its weights and parts so
+            return super().__getattr__(name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 

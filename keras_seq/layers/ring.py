@@ -12,7 +12,9 @@ def read(ring, delays):
     """The vectors written so many steps ago, 1 for the last: (b, len(delays), width)."""
     vectors, place = ring
     flat, begins = _flat(vectors)
-    places = ops.mod(ops.expand_dims(place, 1) - ops.convert_to_tensor(delays, dtype="int32"), vectors.shape[1])
+    length = vectors.shape[1]
+    back = ops.convert_to_tensor([length - d for d in delays], dtype="int32")  # no negative number: see `linear_recurrence`
+    places = ops.mod(ops.expand_dims(place, 1) + back, length)
     return ops.take(flat, places + ops.expand_dims(begins, 1), axis=0)
 
 
