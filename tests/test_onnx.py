@@ -1,0 +1,97 @@
+"""What is exported as ONNX runs in onnxruntime with the same results, whatever the batch and the length."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seq
+
+MISSING = [n for n in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (pip install keras_seq[onnx])"),
+]
+
+# a layer, and the shapes of what it reads besides the sequences (None for the time)
+LAYERS = [
+    ("SimpleRNN(4, return_sequences=True)", {}),
+    ("SimpleRNN(4, outputs=3, output_activation='softplus', return_sequences=True)", {}),
+    ("Elman(4, outputs=3, return_sequences=True)", {}),
+    ("Elman(4, blocked=False, return_sequences=True)", {}),
+    ("Jordan(4, outputs=3, decay=0.8, return_sequences=True)", {}),
+    ("Jordan(4, outputs=3, decay=0.8, return_sequences=True)", {"targets": (None, 3)}),
+    ("ResidualRNN(4, return_sequences=True)", {}),
+    ("ResidualRNN(4, recurrent=False, return_sequences=True)", {}),
+    ("ResidualRNN(4, recurrent=False)", {}),
+    ("NARX(4, outputs=3, input_delays=2, output_delays=[1, 3], return_sequences=True)", {"targets": (None, 3)}),
+    ("NARX(4, outputs=3, input_delays=2, output_delays=[1, 3], closed=True, return_sequences=True)", {}),
+    ("AR(outputs=2, output_delays=3, closed=True, return_sequences=True)", {}),
+    ("LSTM(4)", {}),
+    ("LSTM(4, return_sequences=True, return_state=True, learn_initial_state=True)", {}),
+    ("LSTM(4, peepholes=True, normalize=True, projection=2, cell_clip=1.0, return_sequences=True)", {}),
+    ("LSTM(4, full_gate_recurrence=True, return_sequences=True)", {}),
+    ("LSTM(4, zoneout=0.2, zero_output_for_mask=True, return_sequences=True)", {}),
+    ("LSTM(4, checkpoint=True, go_backwards=True, return_sequences=True)", {}),
+    ("PeepholeLSTM(4, return_sequences=True)", {}),
+    ("CoupledLSTM(4, return_sequences=True)", {}),
+    ("CoupledLSTM(4, peepholes=True, return_sequences=True)", {}),
+    ("NoForgetLSTM(4, return_sequences=True)", {}),
+    ("GRU(4, return_sequences=True)", {}),
+    ("GRU(4, reset_after=False, go_backwards=True, return_sequences=True)", {}),
+    ("GRU(4, truncate=3, return_internals=True)", {}),
+    ("RNN(ConditionedCell(LSTMCell(4)), return_sequences=True)", {"constants": (2,)}),
+    ("RNN(AttentionCell(GRUCell(4), output_units=3, input_feeding=True), return_sequences=True)", {"constants": (7, 2)}),
+    ("RNN(AttentionCell(LSTMCell(4), query='after', heads=2, score='multi_head'))", {"constants": (7, 2)}),
+    ("Stacked([LSTM(4, return_sequences=True), GRU(4, return_sequences=True)], skips='residual')", {}),
+    ("Stacked([TDNN(3, delays=2), PeepholeLSTM(3)], skips='dense', return_state=True)", {}),
+    ("Bidirectional(LSTM(3, return_sequences=True, return_state=True))", {}),
+    ("Bidirectional(GRU(3), merge_mode='sum')", {}),
+    ("TDNN(4, context=[-3, -1, 0], weight_normalization=True)", {}),
+    ("TDNN(4, context=[-1, 0, 1], subsampling=2)", {}),
+    ("TCN(3, dilations=[1, 2], return_sequences=True)", {}),
+    ("WaveNet(3, dilations=[1, 2], outputs=2)", {}),
+    ("MaskedMean()", {}),
+    ("MaskedMax()", {}),
+    ("LastStep()", {}),
+]
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize(("expression", "further"), LAYERS, ids=[f"{e}{'' if not f else f}" for e, f in LAYERS])
+def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):
+    """At two batch sizes and two lengths; masked: with gaps, padding on both sides, and a row without a real step."""
+    import onnxruntime
+
+    layer = eval(expression, vars(keras_seq).copy())
+    sequences = keras.Input((None, 2))
+    hidden = keras.layers.Masking()(sequences) if masked else sequences
+    others = {name: keras.Input(shape) for name, shape in further.items()}
+    called = {name: [x] if name == "constants" else x for name, x in others.items()}
+    model = keras.Model([sequences, *others.values()], layer(hidden, **called))
+    rng = np.random.default_rng(0)
+    for w in layer.weights:
+        if "float" in w.dtype:
+            w.assign(0.5 * rng.normal(size=w.shape))
+
+    def inputs(rows, steps):
+        x = rng.normal(size=(rows, steps, 2))
+        real = rng.random((rows, steps)) < (0.6 if masked else 1.0)
+        real[0, 1:3], real[-1] = True, not masked
+        shapes = [(rows, *(steps if n is None else n for n in shape)) for shape in further.values()]
+        return [v.astype("float32") for v in (x * real[..., None], *(rng.normal(size=s) for s in shapes))]
+
+    model(inputs(1, 4))
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session, worst = onnxruntime.InferenceSession(tmp_path / "model.onnx"), 0.0
+    for rows, steps in ((2, 5), (3, 40)):
+        given = inputs(rows, steps)
+        found = session.run(None, {at.name: x for at, x in zip(session.get_inputs(), given, strict=True)})
+        expected = [np.asarray(v) for v in keras.tree.flatten(model(given))]
+        for value, wanted in zip(found, expected, strict=True):
+            assert value.shape == wanted.shape
+            worst = max(worst, float(np.max(np.abs(value - wanted))))
+        assert worst <= 1e-4, worst
+    print(f"{expression} {further or ''} {'masked' if masked else 'plain'}: {worst:.1e}")
