@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import structures
 import tensorflow as tf
-from cases import CASES, MASK, B, D, T, U, randomised
+from cases import CASES, B, D, T, U
+from conformance import MASK, randomised
 from structures import STRUCTURES
 
 import keras_seq
@@ -145,11 +146,10 @@ def check_steps(layer, given):
 def of_case(case, layer):
     data = conformance.data(case, layer)
     given = {"sequences": data.x, "mask": data.mask, "initial_state": list(data.states)}
-    count = len(layer.cell.constants)
-    if data.constants[:count]:
-        given["constants"] = list(data.constants[:count])
-    if data.constants[count:]:
-        (given["targets"],) = data.constants[count:]
+    if data.constants:
+        given["constants"] = list(data.constants)
+    if data.targets is not None:
+        given["targets"] = data.targets
     return given
 
 

@@ -1,7 +1,6 @@
 """What a layer adds to a step: learned initial states, dropout of three kinds, values that are shown."""
 
 import numpy as np
-import tensorflow as tf
 
 from keras_seq.engine.marks import collecting
 from keras_seq.testing.differences import assert_close, assert_finite
