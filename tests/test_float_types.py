@@ -23,7 +23,7 @@ import keras_seq
 from keras_seq import AttentionCell, Bidirectional, ConditionedCell, GRUCell, LSTMCell, Stacked, decoding
 from keras_seq.metrics import BitsPerCharacter, Perplexity
 from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel, Seq2Seq, Vocabulary
-from keras_seq.models.generation import TokenCrossEntropy
+from keras_seq.models.training import TokenCrossEntropy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*receptive field")
 # what `keras.config.set_floatx` and `keras.config.set_dtype_policy` say; in the "late" ones layers stay with float32

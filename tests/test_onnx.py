@@ -42,7 +42,10 @@ LAYERS = [
     ("GRU(4, reset_after=False, go_backwards=True, return_sequences=True)", {}),
     ("GRU(4, truncate=3, return_internals=True)", {}),
     ("RNN(ConditionedCell(LSTMCell(4)), return_sequences=True)", {"constants": (2,)}),
-    ("RNN(AttentionCell(GRUCell(4), output_units=3, input_feeding=True), return_sequences=True)", {"constants": (7, 2)}),
+    (
+        "RNN(AttentionCell(GRUCell(4), output_units=3, input_feeding=True), return_sequences=True)",
+        {"constants": (7, 2)},
+    ),
     ("RNN(AttentionCell(LSTMCell(4), query='after', heads=2, score='multi_head'))", {"constants": (7, 2)}),
     ("Stacked([LSTM(4, return_sequences=True), GRU(4, return_sequences=True)], skips='residual')", {}),
     ("Stacked([TDNN(3, delays=2), PeepholeLSTM(3)], skips='dense', return_state=True)", {}),
@@ -60,7 +63,7 @@ LAYERS = [
 
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-@pytest.mark.parametrize(("expression", "further"), LAYERS, ids=[f"{e}{'' if not f else f}" for e, f in LAYERS])
+@pytest.mark.parametrize(("expression", "further"), LAYERS, ids=[f"{e}{f if f else ''}" for e, f in LAYERS])
 def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):
     """At two batch sizes and two lengths; masked: with gaps, padding on both sides, and a row without a real step."""
     import onnxruntime

@@ -177,6 +177,70 @@ def captioner(features_as):
     return Subject(f"ImageCaptioner-{features_as}", make)
 
 
+TEXTS = ["a", "dcb", "", "abcd", "bb", "c", "da", "acbd"]
+
+
+def writing(kind, way, **options):
+    """Texts of one or two rows, by a seed of the thread's own if they are sampled; all from a first call on."""
+
+    def make():
+        if kind is LanguageModel:
+            memory = keras_seq.Stacked(keras_seq.GRU, [4, 4], return_sequences=True)
+            model = LanguageModel(WORDS, memory, embedding_size=4, max_length=6)
+        elif kind is Seq2Seq:
+            model = Seq2Seq(WORDS, WORDS, embedding_size=4, max_length=6)
+        else:
+            model = ImageCaptioner(
+                WORDS, (8, 8, 3), keras_seq.GRUCell(4), features_as="attention", embedding_size=4, max_length=6
+            )
+        spread(model)
+
+        def function(number):
+            texts = TEXTS[number : number + 1 + number % 2]
+            shown = np.random.default_rng(number).integers(0, 256, (len(texts), 8, 8, 3)).astype("uint8")
+            first = {Seq2Seq: texts, ImageCaptioner: shown}.get(kind)
+            seed = {"seed": number} if options.get("decoder") == "sample" else {}
+            if way == "generate":
+                prompts = texts if kind is LanguageModel else [text[:1] for text in texts]
+                given = (prompts,) if first is None else (first, prompts)
+                return told(model.generate(*given, **options, **seed))
+            if way == "tokens":
+                prompt = np.array([[WORDS.start, 4 + number % 4]] * len(texts), "int32")
+                source = model.tokens(texts) if kind is Seq2Seq else first
+                return model.generate_tokens(source, prompt, **options, **seed)
+            if way == "stream":
+                return told(list(model.stream(texts[0], max_length=8, **options, **seed)))
+            return model.alignment(first, texts)
+
+        return model, function
+
+    return Subject("-".join([kind.__name__, way, *map(str, options.values())]), make)
+
+
+def spread(model):
+    """Weights far enough apart for texts that differ."""
+    rng = np.random.default_rng(4)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape))
+
+
+def told(texts):
+    """Strings, or lists of them, as numbers."""
+    return [np.array([ord(c) for c in text]) for text in keras.tree.flatten(texts)]
+
+
+def free_streams():
+    """Each draws from the model's own random numbers: that they are asked in turn is all that can be said."""
+    model = LanguageModel(WORDS, keras_seq.GRU(4, return_sequences=True), embedding_size=4, seed=1)
+
+    def function(number):
+        assert len("".join(model.stream("a", max_length=5))) <= 5
+        assert len(model.generate(["a"] * (1 + number % 2), max_length=5)) == 1 + number % 2
+        return []
+
+    return model, function
+
+
 BY_NAME = {s.name: s for s in STRUCTURES}
 QUICK = [of_structure(BY_NAME[name]) for name in ("Stacked-LSTM-GRU", "Bidirectional-LSTM", "Stacked-of-Bidirectional")]
 SUBJECTS = [
@@ -195,6 +259,15 @@ SUBJECTS = [
     Subject("Seq2Seq", seq2seq),
     Subject("LanguageModel", language_model),
     *[captioner(features_as) for features_as in ("initial_state", "each_step", "attention")],
+    *[
+        writing(kind, way, decoder=decoder, **({"width": 2, "n_best": 2} if decoder == "beam" else {}))
+        for kind in (LanguageModel, Seq2Seq, ImageCaptioner)
+        for way in ("generate", "tokens")
+        for decoder in ("greedy", "sample", "beam")
+    ],
+    *[writing(LanguageModel, "stream", decoder=decoder) for decoder in ("greedy", "sample")],
+    *[writing(kind, "alignment") for kind in (Seq2Seq, ImageCaptioner)],
+    Subject("LanguageModel-free", free_streams),
 ]
 
 
@@ -275,6 +348,19 @@ def test_threads_get_what_one_gets(subject):
 @pytest.mark.parametrize(**rows(SUBJECTS))
 def test_threads_get_what_one_gets_whatever_they_call(subject):
     check(subject)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    **rows([s for s in SUBJECTS if any(way in s.name for way in ("generate-sample", "generate-beam", "stream-"))])
+)
+def test_threads_that_compile_at_the_same_time(subject):
+    _, function = subject.make()
+    found = in_threads(function)
+    for number in range(THREADS):
+        expected = arrays(function(number))
+        for results in found[number]:
+            assert_close(results, expected, 1e-6, f"{subject.name}, thread {number}")
 
 
 @pytest.mark.deep

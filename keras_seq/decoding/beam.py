@@ -8,9 +8,14 @@ from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import Rules, number
+from keras_seq.decoding.tokens import Rules, broken, number
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
+AT_LEAST_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
+NUMBERS = {
+    "length_penalty": AT_LEAST_0,
+    "coverage_penalty": AT_LEAST_0,
+}  # what is expected of each, and whether it holds
 
 
 def beam_search(
@@ -65,10 +70,12 @@ def beam_search(
             repetition. None for no such limit.
         end, max_length, max_lengths, min_length, allowed, pad: as in `keras_seq.decoding.greedy`.
 
+    `length_penalty` and `coverage_penalty` may be tensors, as in `greedy`: other values need no other trace.
+
     Returns:
         `(tokens, scores)`: int32 (b, n_best, max_length), the best first, and (b, n_best), in float32, or in float64 where
-        `keras.config.floatx()` is. A sequence that could not be
-        continued without a forbidden token has the score -inf.
+        `keras.config.floatx()` is. A sequence that could not be continued without a forbidden token has the score -inf; a row
+        whose logits are NaN holds `pad` and has the score NaN.
 
     Raises:
         TypeError, ValueError: a width that is no positive integer or larger than the vocabulary, an n_best larger than the
@@ -89,12 +96,12 @@ def beam_search(
     width, n_best = positive_integer("width", width), positive_integer("n_best", n_best)
     if n_best > width:
         raise ValueError(f"n_best: expected at most the width {width}, got {n_best}")
-    at_least_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
-    length_penalty = number("length_penalty", length_penalty, *at_least_0)
-    coverage_penalty = number("coverage_penalty", coverage_penalty, *at_least_0)
+    length_penalty = number("length_penalty", length_penalty, *NUMBERS["length_penalty"])
+    coverage_penalty = number("coverage_penalty", coverage_penalty, *NUMBERS["coverage_penalty"])
+    covers = not (isinstance(coverage_penalty, float) and coverage_penalty == 0)
     if coverage is not None and not callable(coverage):
         raise TypeError(f"coverage: expected a function of the step's state, or None, got {coverage!r}")
-    if coverage is None and coverage_penalty > 0:
+    if coverage is None and covers:
         raise ValueError(f"coverage: expected a function with coverage_penalty={coverage_penalty}, got None")
     no_repeat = None if no_repeat is None else positive_integer("no_repeat", no_repeat)
     rules = Rules(
@@ -136,10 +143,12 @@ def beam_search(
         only = ops.where(done, rules.pad, given)[:, :, None] == ops.arange(size, dtype="int32")
         held = ops.logical_or(done, given != rules.pad)
         steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
+        lost = ops.logical_and(broken(ops.reshape(logits, (-1, width, size))), ops.logical_not(done))
+        steps = ops.where(ops.any(lost, axis=1)[:, None, None], float("nan"), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
         found = total[:, :, None] + steps
         scores, last = penalised(found, longer[:, :, None]), rules.at_limit(index)
-        if coverage_penalty > 0:
+        if covers:
             now = coverage_penalty * _log_coverage(coverage(tree.pack_sequence_as(state, new)), width, dtype)
             ends = ops.logical_or(ops.arange(size, dtype="int32") == rules.end, last[:, :, None])
             ends = ops.where(ends, now[:, :, None], ops.zeros_like(scores))
@@ -156,7 +165,7 @@ def beam_search(
             return ops.take_along_axis(x, parent, axis=1)
 
         total, length, before = at_chosen(found), from_parent(longer), from_parent(done)
-        covered = at_chosen(cover) if coverage_penalty > 0 else covered
+        covered = at_chosen(cover) if covers else covered
         token = ops.where(before, rules.pad, token)
         tokens = ops.take_along_axis(tokens, parent[:, :, None], axis=1)
         tokens = ops.where(ops.arange(max_length, dtype="int32") == index, token[:, :, None], tokens)
@@ -177,7 +186,8 @@ def beam_search(
     repeated = [ops.repeat(ops.convert_to_tensor(s), width, axis=0) for s in tree.flatten(state)]
     _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
     scores, order = ops.top_k(penalised(total, length) + covered, n_best)
-    return ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1), scores
+    tokens = ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1)
+    return ops.where(ops.isnan(scores)[:, :, None], rules.pad, tokens), scores
 
 
 def _log_coverage(attention, width, dtype):

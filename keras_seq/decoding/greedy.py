@@ -11,7 +11,7 @@ def greedy(step, state, prompt, *, end, max_length, max_lengths=None, min_length
         w_t = argmax_v logits_v(w_{t-1}, s_{t-1}),   until w_t = end or t is the row's limit
 
     One loop of `keras.ops`, so that it compiles under XLA and runs in a SavedModel; it stops as soon as every row has
-    given `end` or is at its limit. After that a row holds `pad`.
+    given `end` or is at its limit. After that a row holds `pad`; so it does from where its logits are NaN.
 
     Args:
         step: function `(tokens (b,), state) -> (logits (b, v), state)`; the state may be any nest of tensors.
@@ -37,8 +37,9 @@ def greedy(step, state, prompt, *, end, max_length, max_lengths=None, min_length
             outside 0 .. the row's limit, or that are not integers (b,); a prompt that is not integers (b, p), or holds what
             is no token of the step's; `end` and `pad` that are no such tokens, or the same; an `allowed` of another shape;
             logits that are not (b, v), a step that changes the structure of its state, or the shape or type of a tensor in
-            it. Values of tensors in a graph are not checked: there a limit above max_length is max_length, one below 1
-            gives one token.
+            it. Limits that are tensors in a graph are not checked: there one above max_length is max_length, one below 1
+            gives one token. Of a prompt in a TensorFlow graph, what is no token of the step's fails an assertion when the
+            graph runs; under XLA, which drops assertions, the row holds `pad` alone.
 
     Example:
 

@@ -7,7 +7,13 @@ from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.floats import long_type
+from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.tokens import Rules, continued, number
+
+NUMBERS = {  # what is expected of each, and whether it holds
+    "temperature": ("positive and finite", lambda n: 0 < n < math.inf),
+    "top_p": ("in (0, 1]", lambda n: 0 < n <= 1),
+}
 
 
 def sample(
@@ -32,8 +38,9 @@ def sample(
 
     Kept are, after the temperature, the `top_k` likeliest tokens (Fan et al. 2018); of these the fewest whose
     probabilities sum to `top_p` or more (the nucleus, Holtzman et al. 2020). One loop of `keras.ops`, so that it compiles
-    under XLA and runs in a SavedModel. Each row needs one uniform number u per step, drawn before the loop: the token is
-    the first whose cumulated probability exceeds u.
+    under XLA and runs in a SavedModel. The token is the first whose cumulated probability exceeds a number u, uniform in
+    [0, 1), which depends on the seed, the row and the step alone (Threefry; Salmon et al. 2011): the same seed gives the same
+    tokens eagerly, compiled and in a file, and a row the same ones whatever rows stand below it.
 
     Args:
         step: function `(tokens (b,), state) -> (logits (b, v), state)`; the state may be any nest of tensors.
@@ -41,15 +48,17 @@ def sample(
         temperature: positive number: below 1 sharper, above flatter than what was learned.
         top_k: positive integer or None.
         top_p: number in (0, 1] or None.
-        seed: integer, `keras.random.SeedGenerator`, or None for the global one. An integer gives the same tokens each
-            time, a generator others at each call.
+        seed: integer from 0 to 2^32 - 1, or a tensor of one or two integers: the same tokens each time; or a
+            `keras.random.SeedGenerator`, None for the global one: others at each call.
+
+    `temperature`, `top_p` and `seed` may be tensors, as in `greedy`: other values need no other trace.
 
     Returns:
         int32 tokens (b, max_length): for each row its prompt after the first token, what follows, and `end` if it came.
 
     Raises:
         TypeError, ValueError: a temperature of 0 or below or inf, a top_k that is no positive integer or larger than the
-            vocabulary, a top_p outside (0, 1]; and what `keras_seq.decoding.greedy` refuses.
+            vocabulary, a top_p outside (0, 1], a seed that is none; and what `keras_seq.decoding.greedy` refuses.
 
     Example:
 
@@ -60,9 +69,7 @@ def sample(
     tokens = sample(lambda w, s: (table[w], s), (), np.array([[1], [1]]), end=2, max_length=8, top_p=0.9, seed=1)    # (2, 8)
     ```
     """
-    temperature = number("temperature", temperature, "positive and finite", lambda n: 0 < n < math.inf)
-    top_k = None if top_k is None else positive_integer("top_k", top_k)
-    top_p = None if top_p is None else number("top_p", top_p, "in (0, 1]", lambda n: 0 < n <= 1)
+    draw = drawing(temperature, top_k, top_p)
     rules = Rules(
         prompt,
         end=end,
@@ -72,14 +79,23 @@ def sample(
         allowed=allowed,
         pad=pad,
     )
+    rows = ops.arange(ops.shape(rules.prompt)[0], dtype="int32")[:, None]
+    drawn = uniform(key_of(seed), rows, ops.arange(rules.max_length, dtype="int32"))
+    return continued(step, state, rules, lambda logits, index: draw(logits, ops.take(drawn, index, axis=1)))
+
+
+def drawing(temperature=1.0, top_k=None, top_p=None):
+    """`draw(logits (b, v), uniform numbers (b,)) -> tokens (b,)`, by these arguments of `sample`, checked."""
+    temperature = number("temperature", temperature, *NUMBERS["temperature"])
+    top_k = None if top_k is None else positive_integer("top_k", top_k)
+    top_p = None if top_p is None else number("top_p", top_p, *NUMBERS["top_p"])
     dtype = long_type(keras.config.floatx())
-    uniform = keras.random.uniform((ops.shape(rules.prompt)[0], rules.max_length), dtype=dtype, seed=seed)
 
-    def choose(logits, index):
-        drawn = ops.take(uniform, index, axis=1)[:, None]
-        return drawn_tokens(ops.cast(logits, dtype) / temperature, drawn, top_k, top_p)
+    def draw(logits, drawn):
+        scaled = ops.cast(logits, dtype) / ops.cast(temperature, dtype)
+        return drawn_tokens(scaled, ops.cast(drawn, dtype)[:, None], top_k, top_p)
 
-    return continued(step, state, rules, choose)
+    return draw
 
 
 def drawn_tokens(logits, uniform, top_k=None, top_p=None):

@@ -2,6 +2,7 @@
 
 import numbers
 
+import keras
 import numpy as np
 from keras import backend, ops, tree
 
@@ -18,6 +19,7 @@ class Rules:
         if self.end == self.pad:
             raise ValueError(f"end: expected another token than pad, got {end!r} for both")
         self.prompt, self._tokens = self._prompt(prompt)
+        self._seen = self._tokens is not None
         most, known_most = self._counts("max_lengths", max_lengths, 1, [1], self.max_length)
         least, known_least = self._counts("min_length", min_length, 0, [0, 1], 0)
         if known_most is not None and known_least is not None and np.any(known_least > known_most):
@@ -62,6 +64,9 @@ class Rules:
         if size is None:
             raise ValueError(f"step: expected logits (rows, v) with v known, got shape {tuple(logits.shape)}")
         self._check_tokens(size)
+        if not self._seen:
+            by_row = ops.reshape(logits, (ops.shape(self.prompt)[0], -1, size))
+            logits = ops.reshape(undefined(by_row, checked("prompt", self.prompt, size)[1]), (-1, size))
         for name, own in (("end", self.end), ("pad", self.pad)):
             if not 0 <= own < size:
                 raise ValueError(f"{name}: expected a token of the {size} that the step gives logits for, got {own}")
@@ -87,7 +92,7 @@ class Rules:
                 got = f"{backend.standardize_dtype(allowed.dtype)} {tuple(allowed.shape)}"
                 raise ValueError(f"allowed: expected booleans of shape ({size},) or (b, {size}), got {got}")
             keep = ops.logical_and(keep, ops.reshape(allowed, (-1, *beam, size)))
-        return ops.where(keep, logits, ops.full_like(logits, -float("inf")))
+        return only(keep, logits)
 
     def at_limit(self, index):
         """Whether the token at this place is the last one of its row: (b, 1), or (1, 1) for all."""
@@ -100,7 +105,10 @@ class Rules:
 
 
 def continued(step, state, rules, choose):
-    """Tokens (b, max_length) that follow the first one of each row's prompt; `choose(logits, index)` gives (b,) of them."""
+    """Tokens (b, max_length) that follow the first one of each row's prompt; `choose(logits, index)` gives (b,) of them.
+
+    A row ends where its logits are NaN.
+    """
     prompt, forced = rules.prompt, rules.forced()
     batch = ops.shape(prompt)[0]
     nothing = ops.full((batch, rules.max_length), rules.pad, dtype="int32")
@@ -112,6 +120,7 @@ def continued(step, state, rules, choose):
         logits, new = rules.taken(step, token, state, flat)
         given = ops.take(forced, index + 1, axis=1)
         chosen = ops.cast(choose(rules.permitted(logits, index), index), "int32")
+        done = ops.logical_or(done, broken(logits))
         token = ops.where(done, rules.pad, ops.where(given == rules.pad, chosen, given))
         tokens = ops.where(ops.arange(rules.max_length, dtype="int32") == index, token[:, None], tokens)
         done = ops.logical_or(ops.logical_or(done, token == rules.end), rules.at_limit(index)[:, 0])
@@ -147,12 +156,63 @@ def token(name, value):
 
 
 def number(name, value, expected, holds):
-    """`value` as a float; an error that says what is `expected` unless it is a number of which this `holds`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    """`value` as a float, a tensor () as one of float32; an error unless it is a number of which this `holds`, where known."""
+    tensor = hasattr(value, "shape") and not isinstance(value, np.generic)
+    if tensor:
+        kind = backend.standardize_dtype(value.dtype)
+        if tuple(value.shape) != () or not ("float" in kind or "int" in kind):
+            raise TypeError(f"{name}: expected a number, {expected}, got {kind} {tuple(value.shape)}")
+    elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, {expected}, got {value!r}")
-    if not holds(value):
-        raise ValueError(f"{name}: expected a number, {expected}, got {value!r}")
-    return float(value)
+    given = known(value) if tensor else value
+    if given is not None and not holds(float(given)):
+        raise ValueError(f"{name}: expected a number, {expected}, got {given}")
+    return ops.cast(value, "float32") if tensor else float(value)
+
+
+def checked(name, tokens, size):
+    """`(tokens, wrong)`: which of these integers are not from 0 to `size` - 1; None where it is known that none is.
+
+    Known values are checked at once: a ValueError. Those of a TensorFlow graph are checked by an assertion when it runs.
+    XLA drops assertions, and other backends have none: there, let what is made of the wrong ones be NaN (`undefined`).
+    """
+    expected = f"{name}: expected integers from 0 to {size - 1}, got"
+    values = known(tokens)
+    if values is not None:
+        wrong = values[(values < 0) | (values >= size)] if values.dtype.kind in "iu" else values.ravel()
+        if wrong.size:
+            raise ValueError(f"{expected} {wrong[0]}")
+        return tokens, None
+    wrong = ops.logical_or(tokens < 0, tokens >= size)
+    if not _is_integer(tokens):  # Keras builds models under a strategy on means
+        wrong = ops.logical_or(wrong, tokens != ops.floor(tokens))
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        got = tf.reduce_max(tf.where(wrong, tokens, tokens.dtype.min))
+        seen = tf.debugging.Assert(~tf.reduce_any(wrong), [expected, got])
+        with tf.control_dependencies([seen]):
+            tokens = tf.identity(tokens)
+    return tokens, wrong
+
+
+def undefined(values, wrong):
+    """Floats (b, ..), NaN in each row that has one of the wrong (b, ..); no gradient comes from there."""
+    if wrong is None:
+        return values
+    rows = ops.any(ops.reshape(wrong, (ops.shape(wrong)[0], -1)), axis=1)
+    rows = ops.reshape(rows, (-1, *[1] * (len(values.shape) - 1)))
+    return ops.where(rows, ops.full_like(values, float("nan")), values)
+
+
+def broken(logits):
+    """Whether there is a NaN among the logits (.., v)."""
+    return ops.any(ops.isnan(logits), axis=-1)
+
+
+def only(allowed, logits):
+    """The logits (.., v), those of tokens that are not allowed, booleans (.., v), -inf."""
+    return ops.where(allowed, logits, ops.full_like(logits, -float("inf")))
 
 
 def known(x):

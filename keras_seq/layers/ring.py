@@ -13,7 +13,9 @@ def read(ring, delays):
     vectors, place = ring
     flat, begins = _flat(vectors)
     length = vectors.shape[1]
-    back = ops.convert_to_tensor([length - d for d in delays], dtype="int32")  # no negative number: see `linear_recurrence`
+    back = ops.convert_to_tensor(
+        [length - d for d in delays], dtype="int32"
+    )  # no negative number: see `linear_recurrence`
     places = ops.mod(ops.expand_dims(place, 1) + back, length)
     return ops.take(flat, places + ops.expand_dims(begins, 1), axis=0)
 

@@ -155,9 +155,7 @@ def over_real_steps(function, sequences, mask, zero_output=False, every=1):
     if every == 1:
         place, shown = count - 1, mask if zero_output else count > 0
     else:
-        place = ops.minimum(
-            ops.arange(ops.shape(outputs)[1], dtype="int32"), (count[:, -1:] + every - 1) // every - 1
-        )
+        place = ops.minimum(ops.arange(ops.shape(outputs)[1], dtype="int32"), (count[:, -1:] + every - 1) // every - 1)
         shown = skipped_mask(mask, every) if zero_output else ops.logical_and(place >= 0, count[:, -1:] > 0)
     outputs = ops.take_along_axis(outputs, ops.expand_dims(ops.maximum(place, 0), -1), axis=1)
     return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq.cells.floats import long_type
+from keras_seq.decoding.tokens import checked
 from keras_seq.layers.stepwise import fits
 
 
@@ -22,9 +23,10 @@ class _Likelihood(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         targets, logits = ops.convert_to_tensor(y_true), ops.cast(y_pred, self.dtype)
-        if not fits(logits.shape[:-1], targets.shape):
+        if not fits(logits.shape[:-1], targets.shape) or logits.shape[-1] is None:
             raise ValueError(
-                f"y_pred: expected logits (.., v) for targets of shape {tuple(targets.shape)}, got {tuple(logits.shape)}"
+                f"y_pred: expected logits (.., v), v known, for targets of shape {tuple(targets.shape)}, got "
+                f"{tuple(logits.shape)}"
             )
         weights = ops.ones(ops.shape(targets), dtype=self.dtype)
         if sample_weight is not None:
@@ -37,9 +39,10 @@ class _Likelihood(keras.metrics.Metric):
         if self.pad is not None:
             weights = ops.where(ops.equal(targets, self.pad), ops.zeros_like(weights), weights)
         real = weights > 0
-        targets = ops.where(real, targets, ops.zeros_like(targets))
+        targets, wrong = checked("y_true", ops.where(real, targets, ops.zeros_like(targets)), logits.shape[-1])
         chosen = ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1)[..., 0]
         nats = ops.logsumexp(logits, axis=-1) - chosen
+        nats = nats if wrong is None else ops.where(wrong, float("nan"), nats)
         self.nats.assign_add(ops.sum(ops.where(real, nats, ops.zeros_like(nats)) * weights))
         self.count.assign_add(ops.sum(weights))
 
@@ -64,7 +67,7 @@ class Perplexity(_Likelihood):
         dtype: of the sums; None for `keras.config.floatx()`, float32 at least.
 
     Call arguments (`update_state`):
-        y_true: integer targets (b, t).
+        y_true: integer targets (b, t), 0 .. v - 1 or `pad`; what has no weight may be anything.
         y_pred: logits (b, t, v).
         sample_weight: weights (b, t), or one per row (b,), or None.
 
@@ -72,7 +75,8 @@ class Perplexity(_Likelihood):
         A number of 1 or more; NaN before the first target.
 
     Raises:
-        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets.
+        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets; targets that are
+            none of the v, in a graph of TensorFlow an `InvalidArgumentError` when it runs. Under XLA the result is NaN.
 
     Example:
 
@@ -105,7 +109,7 @@ class BitsPerCharacter(_Likelihood):
         dtype: of the sums; None for `keras.config.floatx()`, float32 at least.
 
     Call arguments (`update_state`):
-        y_true: integer targets (b, t).
+        y_true: integer targets (b, t), 0 .. v - 1 or `pad`; what has no weight may be anything.
         y_pred: logits (b, t, v).
         sample_weight: weights (b, t), or one per row (b,), or None.
 
@@ -113,7 +117,8 @@ class BitsPerCharacter(_Likelihood):
         A number of 0 or more; NaN before the first target.
 
     Raises:
-        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets.
+        TypeError, ValueError: a pad that is no integer; logits or weights of another shape than the targets; targets that are
+            none of the v, in a graph of TensorFlow an `InvalidArgumentError` when it runs. Under XLA the result is NaN.
 
     Example:
 

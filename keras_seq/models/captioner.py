@@ -10,9 +10,11 @@ from keras import layers, ops
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
 from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.cells.floats import long_type
+from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
 from keras_seq.layers.stepwise import Prepared
 from keras_seq.models.generation import Writer
+from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary
 
 _FEATURES_AS = ("initial_state", "each_step", "attention")
@@ -57,7 +59,7 @@ def small_encoder(image_shape, features=256, smallest=6, dtype=None):
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ImageCaptioner(Writer, keras.Model):
+class ImageCaptioner(Writer, TokenTraining, keras.Model):
     """A picture described in words: CNN encoder, recurrent decoder (Vinyals et al. 2015; Karpathy and Fei-Fei 2015).
 
         v = encoder(picture);   h_t, s_t = cell(E w_{t-1}, s_{t-1}),   P(w_t) = softmax(h_t V + b),   w_0 = START
@@ -68,7 +70,8 @@ class ImageCaptioner(Writer, keras.Model):
                          [-1, 1] (Xu et al. 2015; the coordinates are ours), and s_0 = tanh(W_s mean_j v_j + b_s)
 
     Trained with teacher forcing: inputs START w_1 .. w_n, targets w_1 .. w_n END; padding is masked in the memory and in
-    the loss. It is a Keras model of `(pictures, tokens)` to logits (b, t, v):
+    the loss; tokens that are none of the vocabulary move no weight (see Raises). It is a Keras model of `(pictures, tokens)`
+    to logits (b, t, v):
 
         captioner.compile("adam")
         captioner.fit(dataset.map(captioner.example).padded_batch(64))
@@ -90,7 +93,9 @@ class ImageCaptioner(Writer, keras.Model):
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; pictures of another size or channel
-            count than `image_shape` too, and tokens that are none of the vocabulary where their values are known.
+            count than `image_shape` too, and tokens that are none of the vocabulary where their values are known, else
+            `tf.errors.InvalidArgumentError`. Under XLA such a row has NaN for logits, the loss is NaN, and the step is not
+            taken.
 
     Example:
 
@@ -207,7 +212,7 @@ class ImageCaptioner(Writer, keras.Model):
 
     def call(self, inputs, training=False):
         images, tokens = inputs
-        self.vocabulary.check("tokens", tokens)
+        tokens, wrong = self.vocabulary.check("tokens", tokens)
         states, constants = self.start(self.features(images, training))
         words = self.dropped(self.embedding(tokens), training)
         mask = ops.not_equal(tokens, self.vocabulary.pad)
@@ -220,7 +225,7 @@ class ImageCaptioner(Writer, keras.Model):
             # of the type of the loss that it is added to
             penalty = ops.cast(ops.mean(missing), long_type(keras.config.floatx()))
             self.add_loss(self.attention_penalty * penalty)
-        return self.readout(self.dropped(outputs, training))
+        return undefined(self.readout(self.dropped(outputs, training)), wrong)
 
     def example(self, element):
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.

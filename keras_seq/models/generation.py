@@ -1,27 +1,28 @@
 """How models write: begin, then one token after the other, by any decoder."""
 
+import functools
+import threading
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
 from keras_seq.cells.arguments import described, positive_integer
-from keras_seq.cells.floats import long_type
-from keras_seq.decoding import beam_search, greedy, sample
+from keras_seq.decoding import beam, beam_search, greedy, sample, sampling
+from keras_seq.decoding.random import key_of
+from keras_seq.decoding.tokens import Rules, number
 from keras_seq.engine import dropped
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
+NUMBERS = {**sampling.NUMBERS, **beam.NUMBERS}
+LIMITS = ("end", "pad", "max_length", "max_lengths", "min_length")
+FIXED = ("width", "n_best", "top_k", "no_repeat", "max_length", "end", "pad")
+"""Options that a program is compiled for; the others it is given as tensors."""
+PROGRAMS = 32
+"""So many compiled programs a model keeps, those used last."""
 
-
-@keras.saving.register_keras_serializable(package="keras_seq")
-class TokenCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
-    """The cross-entropy per token (nats), in float32 at least.
-
-    Keras casts targets to the type of the loss, by default that of `keras.config.floatx()`: in bfloat16 token 257 is 256.
-    """
-
-    def __init__(self, dtype=None, **kwargs):
-        super().__init__(dtype=dtype or long_type(keras.config.floatx()), **kwargs)
+_lock = threading.Lock()  # held while a model's random numbers are asked for the next
 
 
 class Writer:
@@ -33,18 +34,8 @@ class Writer:
         next_token(tokens (rows,), state, constants) -> logits (rows, v), state
 
     `constants` are what does not change while it writes. Every argument of its constructor is an attribute, and
-    `seed_generator` has the random numbers of dropout and of `sample`.
+    `seed_generator` has the random numbers of dropout, and those of `sample` without a seed.
     """
-
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As any Keras model's; the default loss is the cross-entropy per token (nats), padding left out."""
-        if loss is None:
-            loss = TokenCrossEntropy(from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy")
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
         config = {**super().get_config(), **described(self)}
@@ -60,6 +51,15 @@ class Writer:
             }
         )
 
+    @property
+    def writable(self):
+        """Booleans (v,): the tokens that may be written, all but padding and the start token."""
+        words = np.arange(len(self.vocabulary))
+        return (words != self.vocabulary.pad) & (words != self.vocabulary.start)
+
+    def check_inputs(self, inputs):
+        """A ValueError for what `begin` cannot take, where it is known."""
+
     def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
         """Tokens, int32, by a decoder of `keras_seq.decoding`; in a graph or eagerly.
 
@@ -68,8 +68,8 @@ class Writer:
             prompt: tokens (b, p) that each row starts with, padded on the right, the first one the start token, as
                 `vocabulary.encode(texts, end=False)` gives them; None for the start token alone.
             decoder: "greedy", "sample" or "beam".
-            **options: of that decoder, such as `temperature`, `width`, `max_length`; `allowed` by default forbids padding
-                and the start token.
+            **options: of that decoder, such as `temperature`, `width`, `max_length`; `allowed` by default is `writable`, and
+                `seed` the model's own random numbers. With a seed these are neither read nor changed.
 
         Returns:
             What the decoder returns: tokens (b, max_length), or for "beam" `(tokens (b, n_best, max_length), scores)`.
@@ -80,20 +80,18 @@ class Writer:
         decode = DECODERS.get(decoder)
         if decode is None:
             raise ValueError(f"decoder: expected one of {list(DECODERS)}, got {decoder!r}")
-        batch = _rows(inputs if prompt is None else prompt)
         if prompt is None:
-            prompt = ops.full((batch, 1), self.vocabulary.start, dtype="int32")
+            prompt = self._starts(inputs)
         self.vocabulary.check("prompt", prompt)
-        state, constants = self.begin(inputs, batch)
-        words = ops.arange(len(self.vocabulary), dtype="int32")
+        state, constants = self.begin(inputs, ops.shape(prompt)[0])
         settings = {
             "end": self.vocabulary.end,
             "pad": self.vocabulary.pad,
             "max_length": self.max_length,
-            "allowed": ops.logical_and(words != self.vocabulary.pad, words != self.vocabulary.start),
+            "allowed": self.writable,
         }
-        if decoder == "sample":
-            settings["seed"] = self.seed_generator
+        if decoder == "sample" and options.get("seed") is None:
+            options = {**options, "seed": self.seed_generator}
         if decoder == "beam":
             settings["width"] = 5
         settings.update(options)
@@ -103,27 +101,53 @@ class Writer:
         return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
 
     def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
-        """`generate_tokens`, compiled under XLA: once for each decoder and its options that are no arrays, seeds aside."""
-        seed = options.pop("seed", None) if decoder == "sample" else None
-        if seed is not None:
-            random = self.seed_generator.state
-            before = random.numpy()
-            random.assign([seed, 0])
-            try:
-                return self.compiled_tokens(inputs, prompt, decoder, **options)
-            finally:
-                random.assign(before)
-        options = {n: v.item() if isinstance(v, np.generic) else v for n, v in options.items()}
-        plain = {n: v for n, v in options.items() if v is None or isinstance(v, (bool, int, float)) or callable(v)}
-        tensors = {n: tf.convert_to_tensor(v) for n, v in options.items() if n not in plain}
-        key = (decoder, *sorted(plain.items(), key=lambda item: item[0]))
-        if key not in self._compiled:
+        """`generate_tokens`, compiled under XLA: once for all values of options but those in `FIXED`, and functions."""
+        self.check_inputs(inputs)
+        if prompt is None:
+            prompt = self._starts(inputs)
+        self.vocabulary.check("prompt", prompt)
+        fixed, given = self._apart(decoder, prompt, options)
+        return self._compiled(self.generate_tokens, {"decoder": decoder, **fixed}, given)(inputs, prompt)
 
-            def tokens(inputs, prompt, tensors):
-                return self.generate_tokens(inputs, prompt, decoder, **plain, **tensors)
+    def _starts(self, inputs):
+        return ops.full((_rows(inputs), 1), self.vocabulary.start, dtype="int32")
 
-            self._compiled[key] = tf.function(tokens, autograph=False, jit_compile=True, reduce_retracing=True)
-        return self._compiled[key](inputs, prompt, tensors)
+    def _apart(self, decoder, prompt, options):
+        """`(options that a program is compiled for, options that it is given)`, the latter checked, as tensors."""
+        limits = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": self.max_length}
+        Rules(prompt, **{**limits, **{n: options[n] for n in LIMITS if n in options}})
+        fixed, given = {}, {}
+        for name, value in options.items():
+            if name == "seed" and decoder == "sample":
+                continue
+            if name in FIXED or value is None or callable(value):
+                fixed[name] = value.item() if isinstance(value, np.generic) else value
+                continue
+            if name in NUMBERS:
+                value = number(name, value, *NUMBERS[name])
+                if name == "coverage_penalty" and value == 0:
+                    continue
+            value = tf.convert_to_tensor(value)
+            given[name] = tf.cast(value, tf.int32) if value.dtype.is_integer else value
+        if decoder == "sample":
+            given["seed"] = self._key(options.get("seed"))
+        return fixed, given
+
+    def _key(self, seed):
+        """What random numbers are drawn from, (2,): of a seed, or by the model's own generator."""
+        with _lock:
+            return key_of(self.seed_generator if seed is None else seed)
+
+    def _compiled(self, function, fixed, given):
+        """`function(.., **fixed, **given)`, compiled under XLA; the `PROGRAMS` used last are kept, in memory only."""
+        program = self._programs(function, tuple(sorted(fixed.items(), key=lambda item: item[0])), tuple(sorted(given)))
+        return functools.partial(program, given)
+
+    @property
+    def _programs(self):
+        if "_kept_programs" not in self.__dict__:
+            self.__dict__.setdefault("_kept_programs", functools.lru_cache(PROGRAMS)(_program))
+        return self.__dict__["_kept_programs"]
 
     def written(self, inputs, prompts, decoder, options):
         """Strings that begin with these prompts, one for each row; of a beam with `n_best` above 1, lists of them."""
@@ -139,11 +163,6 @@ class Writer:
             found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
         return self.texts(found)
 
-    @property
-    def _compiled(self):
-        """Compiled functions by what they were compiled for; made when first asked for, never saved."""
-        return self.__dict__.setdefault("_compiled_functions", {})
-
     def dropped(self, x, training):
         """`x` with a share `dropout` of its elements dropped in training; fast under XLA, where Keras's layer is not."""
         return dropped(x, self.dropout, self.seed_generator) if training and self.dropout else x
@@ -153,6 +172,15 @@ class Writer:
         if len(tokens.shape) == 3:
             return [self.texts(row) for row in tokens]
         return [s.decode() for s in self.vocabulary.decode(tokens).numpy()]
+
+
+def _program(function, fixed, given):
+    """A function of a dict of what is given, the names of which are known, and of what else is read."""
+
+    def program(given, *inputs):
+        return function(*inputs, **dict(fixed), **given)
+
+    return tf.function(program, autograph=False, jit_compile=True, reduce_retracing=True)
 
 
 def _rows(inputs):

@@ -1,19 +1,31 @@
 """What comes next in a text: an embedding, a memory, and a distribution over the vocabulary."""
 
+import threading
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from keras_seq.cells.arguments import boolean, positive_integer, rate
+from keras_seq.decoding.random import uniform
+from keras_seq.decoding.sampling import drawing
+from keras_seq.decoding.tokens import Rules, broken, undefined
 from keras_seq.layers.parts import call_with_states
-from keras_seq.models.generation import DECODERS, Writer
-from keras_seq.models.streams import by_shape, carried, check_memory, first_state, stream_batches
+from keras_seq.models.generation import Writer
+from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
+from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary
+
+ENDLESS = 2**31 - 1
+STREAMED = {"greedy": ("allowed", "min_length"), "sample": ("allowed", "min_length", "temperature", "top_k", "top_p")}
+"""The options of the decoders that write token by token."""
+
+_making = threading.Lock()  # held while the variables of carried states are made
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class LanguageModel(Writer, keras.Model):
+class LanguageModel(Writer, TokenTraining, keras.Model):
     """The distribution of the next token after those before it (Mikolov et al. 2010; Graves 2013).
 
         x_t = D(E w_t);   h_t, s_t = memory(x_t, s_{t-1});   P(w_{t+1} = v | w_1 .. w_t) = softmax(D(h_t) V + b)_v
@@ -30,7 +42,8 @@ class LanguageModel(Writer, keras.Model):
     `(tokens, starts)` in place of tokens, as `streams` makes them, each row goes on from the state in which it was left by
     the call before, or begins anew where `starts` says so; gradients stop between. Training and everything else carry
     states of their own, for each number of rows, so that validation in `fit` disturbs nothing. They are no weights and are
-    not saved: a stream begins with `starts`.
+    not saved: a stream begins with `starts`. Under a `tf.distribute.MirroredStrategy` (without XLA) each replica carries the
+    states of its share of the rows.
 
         held_out = model.streams(held_out, rows=1, steps=500)
         model.fit(model.streams(text, rows=32, steps=100), validation_data=held_out, shuffle=False)
@@ -52,7 +65,8 @@ class LanguageModel(Writer, keras.Model):
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of the
-            vocabulary too, where their values are known.
+            vocabulary too, where their values are known, else `tf.errors.InvalidArgumentError` when a graph runs. Under XLA
+            such a row has NaN for logits, the loss is NaN, and the step is not taken: no weight moves.
 
     Example:
 
@@ -117,14 +131,14 @@ class LanguageModel(Writer, keras.Model):
 
     def call(self, inputs, training=False):
         tokens, starts = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
-        self._check_tokens(tokens)
+        tokens, wrong = self._checked(tokens)
         mask = ops.not_equal(tokens, self.vocabulary.pad)
         words = self.dropped(self.embedding(tokens), training)
         if starts is None:
             outputs, _ = call_with_states(self.memory, words, mask=mask)
         else:
             outputs = self._carried(words, starts, mask, bool(training))
-        return self.logits(self.dropped(outputs, training))
+        return undefined(self.logits(self.dropped(outputs, training)), wrong)
 
     def logits(self, outputs):
         """Scores (.., v) of what the memory gives (.., u)."""
@@ -144,7 +158,7 @@ class LanguageModel(Writer, keras.Model):
         kept = self._kept_states(training, rows, first)
         starts = ops.cast(starts, "bool")
         states = [
-            ops.where(ops.reshape(starts, (rows, *[1] * (len(f.shape) - 1))), f, k.value())
+            ops.where(ops.reshape(starts, (rows, *[1] * (len(f.shape) - 1))), f, k.value)
             for f, k in zip(first, kept, strict=True)
         ]
         outputs, states = carried(self.memory, words, states, mask, training)
@@ -153,27 +167,35 @@ class LanguageModel(Writer, keras.Model):
         return outputs
 
     def _kept_states(self, training, rows, like):
-        """Variables for the states of so many rows; made when first asked for, never saved."""
-        kept = self.__dict__.setdefault("_kept", {})
-        if (training, rows) not in kept:
-            specs = [(tuple(s.shape), s.dtype) for s in like]
-            with tf.init_scope():
-                kept[training, rows] = [tf.Variable(tf.zeros(*spec), trainable=False) for spec in specs]
+        """Variables for the states of so many rows, in each replica its own; made when first asked for, never saved."""
+        own = {"synchronization": "on_read", "aggregation": "only_first_replica"}
+        with _making, tf.init_scope():
+            kept = self.__dict__.setdefault("_kept", {})
+            if (training, rows) not in kept:
+                kept[training, rows] = [
+                    keras.Variable("zeros", s.shape, s.dtype, trainable=False, autocast=False, name="carried", **own)
+                    for s in like
+                ]
         return kept[training, rows]
 
-    def _check_tokens(self, tokens):
+    def _checked(self, tokens):
         if len(tokens.shape) != 2:
             raise ValueError(f"tokens: expected shape (b, t), got {tuple(tokens.shape)}")
-        if not isinstance(tokens, keras.KerasTensor):
-            self.vocabulary.check("tokens", tokens)
+        return self.vocabulary.check("tokens", tokens)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
-            self.train_function = by_shape(self, "train_function", super().make_train_function)
+            self.train_function = by_shape(lambda: self._made("train"))
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
-            self.test_function = by_shape(self, "test_function", super().make_test_function)
+            self.test_function = by_shape(lambda: self._made("test"))
+
+    def _made(self, kind):
+        """What Keras makes to train or test by."""
+        maker = Apart(self)
+        getattr(keras.Model, f"make_{kind}_function")(maker, force=True)
+        return getattr(maker, f"{kind}_function")
 
     def streams(self, texts, rows, steps):
         """The data to train on long texts by chunks, or to score them: `stream_batches` of their tokens.
@@ -184,8 +206,13 @@ class LanguageModel(Writer, keras.Model):
             rows, steps: as in `stream_batches`.
 
         Raises:
-            TypeError, ValueError: texts that are neither; what `stream_batches` refuses.
+            TypeError, ValueError: texts that are neither; rows that the replicas of the strategy, under which the model was
+                made, cannot share equally; what `stream_batches` refuses.
         """
+        strategy = getattr(self, "distribute_strategy", None)  # of TensorFlow alone
+        replicas = strategy.num_replicas_in_sync if strategy else 1
+        if positive_integer("rows", rows) % replicas:
+            raise ValueError(f"rows: expected a multiple of the {replicas} replicas, got {rows}")
         if not isinstance(texts, str):
             strings("texts", texts)
             documents = self.vocabulary.encode(texts)
@@ -193,7 +220,6 @@ class LanguageModel(Writer, keras.Model):
                 [d[d != self.vocabulary.pad] for d in np.asarray(documents)], rows, steps, self.vocabulary.pad
             )
         tokens = np.asarray(self.vocabulary.encode([texts], start=False, end=False))[0]
-        rows = positive_integer("rows", rows)
         if rows > len(tokens):
             raise ValueError(f"rows: expected at most the {len(tokens)} tokens of the text, got {rows}")
         pieces = [np.concatenate([[self.vocabulary.start], piece]) for piece in np.array_split(tokens, rows)]
@@ -204,9 +230,7 @@ class LanguageModel(Writer, keras.Model):
     @property
     def writable(self):
         """Booleans (v,): the tokens that may be written, all but padding, unknown and START."""
-        allowed = np.ones(len(self.vocabulary), bool)
-        allowed[[self.vocabulary.pad, self.vocabulary.unknown, self.vocabulary.start]] = False
-        return allowed
+        return super().writable & (np.arange(len(self.vocabulary)) != self.vocabulary.unknown)
 
     def begin(self, inputs, batch):
         return self.memory.initial_state(batch), ()
@@ -265,76 +289,56 @@ class LanguageModel(Writer, keras.Model):
     def stream(self, prompt="", decoder="sample", max_length=None, seed=None, **options):
         """What follows a prompt, piece by piece, as it is written: an iterator over strings, the prompt not among them.
 
-        Prompt and pieces together are what `generate` gives, for "greedy" the same. The memory's state is all that is kept,
-        so that a text may go on for ever.
+        Prompt and pieces together are what `generate([prompt])` gives, by the same seed the same. The memory's state is all
+        that is kept, so that a text may go on for ever. One program serves all values of the options but `top_k`.
 
         Args:
             prompt: a string.
             decoder: "sample" or "greedy".
             max_length: positive integer, the most tokens, the prompt's included; None to go on until END.
-            seed: integer for "sample"; None for the model's own random numbers.
-            **options: of the decoder, as in `generate`.
+            seed: integer for "sample"; None for the model's own random numbers, which are asked once.
+            **options: of the decoder, as in `generate`: `allowed`, `min_length`, and for "sample" `temperature`, `top_k`,
+                `top_p`.
 
         Raises:
             TypeError, ValueError: another decoder; what `generate` refuses.
         """
-        if decoder not in ("sample", "greedy"):
+        if decoder not in STREAMED:
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
         if decoder == "greedy" and seed is not None:
             raise ValueError(f"seed: expected None for 'greedy', which draws nothing, got {seed!r}")
-        longest = float("inf") if max_length is None else positive_integer("max_length", max_length)
+        unknown = sorted(set(options) - set(STREAMED[decoder]))
+        if unknown:
+            raise TypeError(f"{unknown[0]}: unknown option of {decoder!r}; expected some of {STREAMED[decoder]}")
+        longest = ENDLESS if max_length is None else positive_integer("max_length", max_length)
         prompt = self._prompt_tokens([prompt], None if max_length is None else longest)
-        step = self._compiled_step(decoder, options)
-        if seed is not None:
-            step = self._seeded(step, seed)
+        fixed, given = self._apart(decoder, prompt, {**options, "max_length": longest, "seed": seed})
+        kept = {n: v for n, v in fixed.items() if n in options}
+        step = self._compiled(self._written, {"decoder": decoder, **kept}, given)
         state = self.memory.initial_state(1)
         for at in range(prompt.shape[1]):
-            token, state = step(tf.constant(prompt[:, at]), state)
+            token, state = step(tf.constant(prompt[:, at]), state, tf.constant(at))
 
         def pieces(token, state):
             count = prompt.shape[1] - 1
-            while count < longest and int(token[0]) != self.vocabulary.end:
+            while count < longest and int(token[0]) not in (self.vocabulary.end, self.vocabulary.pad):
                 yield self.vocabulary.separator * (count > 0) + self.vocabulary.tokens[int(token[0])]
-                token, state = step(token, state)
                 count += 1
+                token, state = step(token, state, tf.constant(count))
 
         return pieces(token, state)
 
-    def _compiled_step(self, decoder, options):
-        """`(token, state) -> (next token, state)`, compiled once for each decoder and its options of plain numbers."""
-        key = None if "allowed" in options else ("step", decoder, *sorted(options.items()))
-        if key in self._compiled:
-            return self._compiled[key]
-        special = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": 1}
-        settings = {**options, **special, "allowed": self._allowed(options.get("allowed"))}
-        if decoder == "sample":
-            settings["seed"] = self.seed_generator
-
-        def step(token, state):
-            logits, state = self.next_token(token, state)
-            chosen = DECODERS[decoder](lambda token, nothing: (logits, nothing), (), token[:, None], **settings)
-            return chosen[:, 0], state
-
-        step = tf.function(step, autograph=False, jit_compile=True, reduce_retracing=True)
-        if key is not None:
-            self._compiled[key] = step
-        return step
-
-    def _seeded(self, step, seed):
-        """The step with random numbers of its own, which leaves the model's where they were."""
-        random, own = self.seed_generator.state, np.array([seed, 0])
-
-        def seeded(token, state):
-            nonlocal own
-            before = random.numpy()
-            random.assign(own)
-            try:
-                return step(token, state)
-            finally:
-                own = random.numpy()
-                random.assign(before)
-
-        return seeded
+    def _written(self, token, state, index, decoder, seed=None, allowed=None, min_length=0, **options):
+        """`(the token (1,) after that of step index, state)`; padding where there is none."""
+        logits, state = self.next_token(token, state)
+        limits = {"max_length": ENDLESS, "min_length": min_length, "allowed": self._allowed(allowed)}
+        rules = Rules(token[:, None], end=self.vocabulary.end, pad=self.vocabulary.pad, **limits)
+        permitted = rules.permitted(logits, index)
+        if decoder == "greedy":
+            chosen = ops.argmax(permitted, axis=-1)
+        else:
+            chosen = drawing(**options)(permitted, uniform(seed, [0], index))
+        return ops.where(broken(logits), self.vocabulary.pad, ops.cast(chosen, "int32")), state
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
@@ -368,8 +372,9 @@ class LanguageModel(Writer, keras.Model):
             return self.vocabulary.decode(serve(self.vocabulary.encode(prompts, end=False)))
 
         def step(tokens, *state):
+            tokens, wrong = self.vocabulary.check("tokens", tokens)
             logits, state = self.next_token(tokens, list(state))
-            return [logits, *state]
+            return [undefined(logits, wrong), *state]
 
         state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.memory.initial_state(1)]
         tokens = tf.TensorSpec((None,), tf.int32, name="tokens")

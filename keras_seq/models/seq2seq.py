@@ -9,19 +9,22 @@ from keras import layers, ops
 
 from keras_seq.cells import AttentionCell, GRUCell
 from keras_seq.cells.arguments import positive_integer, rate
-from keras_seq.decoding.sampling import drawn_tokens
+from keras_seq.decoding.random import key_of, uniform
+from keras_seq.decoding.sampling import drawing
+from keras_seq.decoding.tokens import only, undefined
 from keras_seq.engine import collecting
 from keras_seq.layers import GRU, RNN, Bidirectional
 from keras_seq.layers.parts import call_with_states, check_part, mask_after, reads_constants
 from keras_seq.layers.stepwise import Prepared, last_real
 from keras_seq.models.generation import Writer
+from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class Seq2Seq(Writer, keras.Model):
+class Seq2Seq(Writer, TokenTraining, keras.Model):
     """A sequence of one vocabulary translated into one of another (Sutskever et al. 2014; Cho et al. 2014).
 
         m_1 .. m_s, s = encoder(E_x x_1 .. x_s);   s_0 = tanh(s W + b)  (the bridge, one for each state of the decoder)
@@ -36,9 +39,13 @@ class Seq2Seq(Writer, keras.Model):
         model.fit(dataset.batch(64).map(model.example))     # of pairs of strings
 
     Scheduled sampling (Bengio et al. 2015): with `teacher_forcing` e below 1, at each place of a training batch the decoder
-    is fed the true token with probability e, else one drawn from what it said itself. The tokens are chosen in a first pass,
-    without dropout, inside the compiled training step; the gradient is that of the second pass, on these tokens. No gradient
-    goes through the choice, as in the paper.
+    is fed the true token with probability e, else one drawn from what it said itself, as `generate` samples: never padding
+    or START. The tokens are chosen in a first pass, without dropout, inside the compiled training step; the gradient is that
+    of the second pass, on these tokens. No gradient goes through the choice, as in the paper. Where END is drawn before the
+    true text has ended, the row goes on after it.
+
+    Tokens that are none of their vocabulary move no weight: they are an error, in a graph when it runs; under XLA such a row
+    has NaN for logits, the loss is NaN, and the step is not taken.
 
     Args:
         source: the `Vocabulary` that is read.
@@ -57,7 +64,7 @@ class Seq2Seq(Writer, keras.Model):
 
     Raises:
         TypeError, ValueError: each names the argument, what was expected and what came; tokens that are none of their
-            vocabulary too, where their values are known.
+            vocabulary too, where their values are known, else `tf.errors.InvalidArgumentError`.
 
     Example:
 
@@ -148,7 +155,13 @@ class Seq2Seq(Writer, keras.Model):
 
     def encode(self, tokens, training=False):
         """`(initial states of the decoder, constants)` from source tokens (b, s)."""
-        self.source.check("source tokens", tokens)
+        tokens, wrong = self.source.check("source tokens", tokens)
+        states, constants = self._encoded(tokens, training)
+        if constants is not None:
+            constants = [undefined(constants[0], wrong), constants[1]]
+        return [undefined(s, wrong) for s in states], constants
+
+    def _encoded(self, tokens, training):
         mask = ops.not_equal(tokens, self.source.pad)
         words = self.dropped(self.source_embedding(tokens), training)
         memory, states = call_with_states(self.encoder, words, mask=mask)
@@ -159,32 +172,37 @@ class Seq2Seq(Writer, keras.Model):
 
     def call(self, inputs, training=False):
         source, target = inputs
-        self.target.check("target tokens", target)
-        states, constants = self.encode(source, training)
+        source, wrong_source = self.source.check("source tokens", source)
+        target, wrong_target = self.target.check("target tokens", target)
+        states, constants = self._encoded(source, training)
         if training and self.teacher_forcing != 1.0:
             target = self._mixed(target, states, constants)
         words = self.dropped(self.target_embedding(target), training)
         mask = ops.not_equal(target, self.target.pad)
         outputs, _ = call_with_states(self.decoder, words, states, mask, constants)
-        return self.readout(self.dropped(outputs, training))
+        logits = self.readout(self.dropped(outputs, training))
+        return undefined(undefined(logits, wrong_source), wrong_target)
 
     def _mixed(self, target, states, constants):
-        """The target tokens, some exchanged for what the decoder, fed with these, draws itself."""
+        """The target tokens, some exchanged for what the decoder, fed with these, draws itself, as `generate` samples."""
         share = self.teacher_forcing
         if isinstance(share, Schedule):
             share = ops.cast(share(self.training_step.value), "float32")
             self.training_step.assign_add(1)
         shape = ops.shape(target)
-        true = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) < share
-        uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        rows, places = ops.arange(shape[0], dtype="int32")[:, None], ops.arange(shape[1], dtype="int32")
+        # the token at place i is drawn after step i - 1
+        drawn = uniform(key_of(self.seed_generator), rows, places - 1)
+        true = uniform(key_of(self.seed_generator), rows, places) < share
+        draw = drawing()
         state, constants = self._started(states, constants, shape[0])
 
         def advance(index, token, mixed, *flat):
             logits, new = self.next_token(token, keras.tree.pack_sequence_as(state, list(flat)), constants)
-            drawn = drawn_tokens(ops.cast(logits, "float32"), ops.take(uniform, index, axis=1)[:, None])
+            found = draw(only(self.writable, logits), ops.take(drawn, index, axis=1))
             given = ops.take(target, index, axis=1)
             keep = ops.logical_or(ops.take(true, index, axis=1), given == self.target.pad)
-            token = ops.where(keep, given, ops.cast(drawn, given.dtype))
+            token = ops.where(keep, given, ops.cast(found, given.dtype))
             mixed = ops.where(ops.arange(shape[1], dtype="int32") == index, token[:, None], mixed)
             return index + 1, token, mixed, *keras.tree.flatten(new)
 
@@ -222,6 +240,9 @@ class Seq2Seq(Writer, keras.Model):
         state["coverage"] = ops.cast(ops.logical_not(mask), "float32")
         return state, tuple(self.decoder.prepared([memory, mask]))
 
+    def check_inputs(self, inputs):
+        self.source.check("source tokens", inputs)
+
     def begin(self, inputs, batch):
         return self._started(*self.encode(inputs), batch)
 
@@ -235,9 +256,10 @@ class Seq2Seq(Writer, keras.Model):
         return self.readout(output), new
 
     def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
-        if options.get("coverage_penalty"):
+        penalty = options.get("coverage_penalty")
+        if hasattr(penalty, "shape") or penalty:
             if not self.attends:
-                raise ValueError("coverage_penalty: expected 0 for a decoder without attention")
+                raise ValueError(f"coverage_penalty: expected 0 for a decoder without attention, got {penalty}")
             options = {"coverage": lambda state: state["coverage"], **options}
         return super().generate_tokens(inputs, prompt, decoder, **options)
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -27,9 +28,9 @@ def stream_batches(documents, rows, steps, pad=0):
         pad: the token for nothing.
 
     Returns:
-        A `tf.data.Dataset` of `((tokens (rows, steps) int32, starts (rows,) bool), targets (rows, steps) int32)`, as
-        `keras_seq.models.LanguageModel` is trained on it. `starts` is True where a row begins a new stream with this chunk,
-        or is empty.
+        A `tf.data.Dataset` of `((tokens (rows, steps), starts (rows,)), targets (rows, steps))`, int32, as
+        `keras_seq.models.LanguageModel` is trained on it. `starts` is 1 where a row begins a new stream with this chunk, or is
+        empty, else 0 (no boolean: under a strategy Keras takes means of a batch).
 
     Raises:
         TypeError, ValueError: rows or steps that are no positive integers; an array that is not of integers (n,), has fewer
@@ -42,8 +43,8 @@ def stream_batches(documents, rows, steps, pad=0):
     from keras_seq.models import stream_batches
     for (tokens, starts), targets in stream_batches(np.arange(1, 14), rows=2, steps=3):
         print(tokens.numpy().tolist(), starts.numpy(), targets.numpy().tolist())
-    # [[1, 2, 3], [7, 8, 9]] [ True  True] [[2, 3, 4], [8, 9, 10]]
-    # [[4, 5, 6], [10, 11, 12]] [False False] [[5, 6, 7], [11, 12, 13]]
+    # [[1, 2, 3], [7, 8, 9]] [1 1] [[2, 3, 4], [8, 9, 10]]
+    # [[4, 5, 6], [10, 11, 12]] [0 0] [[5, 6, 7], [11, 12, 13]]
     ```
     """
     rows, steps = positive_integer("rows", rows), positive_integer("steps", steps)
@@ -67,7 +68,7 @@ def stream_batches(documents, rows, steps, pad=0):
         for at in range(0, len(document) - 1, steps):
             free.append((at == 0, document[at : at + steps + 1]))
     count = max(map(len, streams))
-    starts = np.ones((count, rows), bool)
+    starts = np.ones((count, rows), np.int32)
     tokens, targets = np.full((2, count, rows, steps), pad, np.int32)
     for row, chunks in enumerate(streams):
         for i, (begins, chunk) in enumerate(chunks):
@@ -148,20 +149,29 @@ def carried(layer, sequences, states, mask, training=False):
     ]
 
 
-def by_shape(model, attribute, make):
-    """What Keras makes to train or test on an iterator, by `make(force=True)`, one for each shape of the data.
+def by_shape(make):
+    """A function of an iterator that Keras trains or tests by: `make()` gives one for each shape of the data.
 
     Keras makes one for all, which forgets how many rows there are as soon as it has met two numbers of them: with them it
     would forget whose states they are.
     """
-    made = {}
+    made, making = {}, threading.Lock()
 
     def function(iterator):
         key = str(getattr(iterator, "element_spec", None))
-        if key not in made:
-            make(force=True)
-            made[key] = getattr(model, attribute)
-            setattr(model, attribute, function)
+        with making:
+            if key not in made:
+                made[key] = make()
         return made[key](iterator)
 
     return function
+
+
+class Apart:
+    """An object to those who read it; what they set is set here."""
+
+    def __init__(self, whole):
+        self.__dict__["_whole"] = whole
+
+    def __getattr__(self, name):
+        return getattr(self._whole, name)

@@ -6,8 +6,9 @@ import warnings
 
 import keras
 import tensorflow as tf
+from keras import ops
 
-from keras_seq.decoding.tokens import known
+from keras_seq.decoding.tokens import checked
 
 PAD, UNKNOWN, START, END = range(4)
 SPECIAL = ("", "[UNK]", "[START]", "[END]")
@@ -136,8 +137,7 @@ class Vocabulary(keras.layers.Layer):
 
     def decode(self, tokens):
         """Strings (b,) of tokens (b, t): the words before the first end, without start and padding."""
-        self.check("tokens", tokens)
-        tokens = tf.cast(tokens, tf.int32)
+        tokens = tf.cast(self.check("tokens", tokens)[0], tf.int32)
         ended = tf.cumsum(tf.cast(tokens == self.end, tf.int32), axis=1) > 0
         hidden = ended | (tokens == self.start) | (tokens == self.pad)
         words = tf.where(hidden, "", tf.gather(tf.constant(self.tokens), tokens))
@@ -147,13 +147,16 @@ class Vocabulary(keras.layers.Layer):
         return tf.strings.strip(tf.strings.regex_replace(joined, " +", " "))
 
     def check(self, name, tokens):
-        """A ValueError for tokens that are none of the vocabulary, where their values are known."""
-        values = None if isinstance(tokens, keras.KerasTensor) else known(tokens)
-        if values is None:
-            return
-        wrong = values[(values < 0) | (values >= len(self))] if values.dtype.kind in "iu" else values.ravel()
-        if wrong.size:
-            raise ValueError(f"{name}: expected integers from 0 to {len(self) - 1}, got {wrong[0]}")
+        """`(tokens, wrong)`: an error for tokens that are none of the vocabulary, where one can be raised.
+
+        That is a ValueError where their values are known, a failed assertion (`InvalidArgumentError`) when a graph runs, both
+        with what was expected and what came. Under XLA, which drops assertions, the `wrong` ones, booleans like the tokens,
+        become padding, and the caller makes NaN of what comes of them. Elsewhere `wrong` is None.
+        """
+        if isinstance(tokens, keras.KerasTensor):
+            return tokens, None
+        tokens, wrong = checked(name, tokens, len(self))
+        return tokens if wrong is None else ops.where(wrong, self.pad, tokens), wrong
 
     def call(self, texts):
         return self.encode(texts)

@@ -108,6 +108,18 @@ def test_seeds():
     assert np.any(draw(None) != draw(None))
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_seed_says_what_a_row_gets_compiled_or_not_whatever_stands_below_it(jit_compile):
+    def draw(rows, seed, longest=20):
+        return sample(still, (), tf.ones((rows, 1), "int32"), end=END, pad=PAD, max_length=longest, seed=seed)
+
+    expected = np.asarray(draw(4, 7))
+    found = tf.function(draw, jit_compile=jit_compile, autograph=False)(4, tf.constant(7))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(draw(2, 7), expected[:2])
+    np.testing.assert_array_equal(draw(4, 7, 9), expected[:, :9])
+
+
 def test_cold_is_greedy():
     """Of a recurrent scorer, each row with a prompt of its own length."""
     rng = np.random.default_rng(0)
@@ -145,9 +157,79 @@ def test_limits_of_both():
         assert found == [[2, 0, 1, 1, 1, 1], [3] * 6]
 
 
+TENSORS = {
+    "temperature": (sample, [0.5, 1.0, 3.0]),
+    "top_p": (sample, [0.3, 0.71, 1.0]),
+    "seed": (sample, [1, 2, 3]),
+    "length_penalty": (beam_search, [0.0, 0.7, 3.0]),
+    "min_length": (sample, [0, 2, 6]),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_one_trace_for_all_numbers(name):
+    decode, values = TENSORS[name]
+    given = {"end": END, "pad": PAD, "max_length": 6, **({"seed": 1} if decode is sample and name != "seed" else {})}
+    traces = []
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(value):
+        traces.append(1)
+        return decode(still, (), tf.fill((40, 1), 2), **given, **{name: value})
+
+    found = [tf.nest.map_structure(np.asarray, run(tf.constant(v))) for v in values]
+    for value, tokens in zip(values, found, strict=True):
+        expected = decode(still, (), tf.fill((40, 1), 2), **given, **{name: value})
+        tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), tokens, expected)
+    assert np.any(tf.nest.flatten(found[0])[-1] != tf.nest.flatten(found[-1])[-1])
+    assert len(traces) == 1
+
+
+DECODERS = {"greedy": greedy, "sample": partial(sample, seed=1), "beam": partial(beam_search, width=3)}
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+@pytest.mark.parametrize("prompt", [[[2, 9, 1], [2, 3, 1]], [[2, 4, 9], [2, 3, 1]], [[-1, 1, 1], [2, 3, 1]]], ids=str)
+def test_prompts_in_graphs_are_checked(decode, prompt):
+    """By an assertion that names them when the graph runs; under XLA the row is padding, its score NaN, and the others are
+    what they are."""
+
+    def run(prompt):
+        return decode(still, (), prompt, end=END, pad=PAD, max_length=4)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"prompt: expected integers from 0 to 4, got.*(9|-1)"):
+        tf.function(run, autograph=False)(tf.constant(prompt))
+    found = tf.nest.map_structure(np.asarray, tf.function(run, autograph=False, jit_compile=True)(tf.constant(prompt)))
+    right = tf.nest.map_structure(np.asarray, run(tf.constant([[2, 1, 1], [2, 3, 1]])))
+    for wrong, whole in zip(tf.nest.flatten(found), tf.nest.flatten(right), strict=True):
+        assert np.all(wrong[0] == PAD) if wrong.dtype == np.int32 else np.all(np.isnan(wrong[0]))
+        np.testing.assert_array_equal(wrong[1], whole[1])
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+def test_a_row_ends_where_its_logits_are_nan(decode):
+    def step(tokens, state):
+        logits = tf.repeat(tf.constant([[-9.0, -9.0, 3.0, 2.0, 1.0]]), tf.shape(tokens)[0], 0)
+        lost = tf.logical_and(state["count"] == 2, state["row"] == 1)
+        return tf.where(lost[:, None], np.nan, logits), {"count": state["count"] + 1, "row": state["row"]}
+
+    state = {"count": tf.zeros((2,), "int32"), "row": tf.range(2)}
+    found = decode(step, state, [[2], [2]], end=END, pad=PAD, max_length=5)
+    tokens = np.asarray(tf.nest.flatten(found)[0]).reshape(2, 5)
+    assert np.all(tokens[0] > 1)
+    assert np.all(tokens[1, 2:] == PAD)
+    if len(tf.nest.flatten(found)) == 2:
+        assert np.isnan(found[1][1, 0])
+        assert np.all(tokens[1] == PAD)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"temperature": np.array([1.0, 2.0])}, r"temperature: expected a number, .*, got float64 \(2,\)"),
+        ({"temperature": np.array(-1.0)}, "temperature: expected a number, positive and finite, got -1.0"),
+        ({"top_p": np.array(True)}, "top_p: expected a number, .*, got bool"),
+        ({"seed": -1}, "seed: expected an integer from 0"),
         ({"temperature": 0}, "temperature: expected a number, positive and finite, got 0"),
         ({"temperature": -1.0}, "temperature: expected"),
         ({"temperature": float("nan")}, "temperature: expected"),
@@ -189,7 +271,7 @@ def test_limits_of_both():
 def test_wrong_arguments_are_named(arguments, message):
     """Of all three decoders, each as far as it has the argument."""
     given = {"prompt": [[1], [1]], "end": END, "pad": PAD, "max_length": 3, **arguments}
-    decoders = [sample] if {"temperature", "top_k", "top_p"} & set(arguments) else [greedy, sample, beam_search]
+    decoders = [sample] if {"temperature", "top_k", "top_p", "seed"} & set(arguments) else [greedy, sample, beam_search]
     for decode in decoders:
         with pytest.raises((TypeError, ValueError), match=message):
             decode(still, (), **given)

@@ -122,7 +122,7 @@ def test_decoders_and_their_options(served):
     for limits in ([1, 2, 7], [3, 1, 2]):
         written = served.generate(SOURCES, max_lengths=np.array(limits))
         assert written == [text[:most] for text, most in zip(greedy, limits, strict=True)]
-    assert len(served._compiled) == 5  # arrays and seeds are no options to compile for
+    assert served._programs.cache_info().currsize == 6  # no values of arrays, seeds and temperatures among them
 
 
 def test_padding_and_start_are_never_written():
@@ -178,6 +178,32 @@ def test_share_of_true_tokens():
     open_ = (target != TARGET.pad) & (np.arange(target.shape[1]) > 0)
     assert set(mixed[open_ & (mixed != target)]) == {7}
     assert abs(np.mean(mixed[open_] == target[open_]) - 0.7) < 0.03
+
+
+def test_what_is_fed_is_never_padding_nor_start():
+    translator = model(teacher_forcing=0.0)
+    translator.readout.bias.assign(30.0 * np.isin(np.arange(8), (TARGET.pad, TARGET.start)))
+    source, target = translator.tokens(["ab", "d"] * 20, ["WXYWXY", "Z"] * 20)
+    mixed = translator._mixed(target, *translator.encode(source)).numpy()
+    assert (mixed[:, 0] == TARGET.start).all()
+    np.testing.assert_array_equal(mixed == TARGET.pad, target == TARGET.pad)
+    assert (mixed[:, 1:] != TARGET.start).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*receptive")
+@pytest.mark.parametrize("kind", PARTS)
+def test_fed_with_nothing_but_what_it_draws_it_draws_what_generate_samples(kind):
+    """By the same random numbers; up to END, after which the true text goes on."""
+    translator = model(kind, scale=0.3, teacher_forcing=0.0)
+    translator.readout.bias.assign(1.5 * (np.arange(8) == TARGET.end))
+    source, target = translator.tokens(SOURCES * 10, ["WXYZWXY"] * 30)
+    translator.seed_generator.state.assign([5, 0])
+    mixed = tf.function(translator._mixed, jit_compile=True)(target, *translator.encode(source)).numpy()[:, 1:8]
+    written = translator.generate_tokens(source, decoder="sample", seed=5).numpy()
+    ended = np.cumsum(written == TARGET.end, axis=1) - (written == TARGET.end) > 0
+    assert 0.02 < ended.mean() < 0.9
+    assert len(np.unique(written)) > 4
+    np.testing.assert_array_equal(mixed[~ended], written[~ended])
 
 
 def test_what_is_drawn_is_drawn_anew_at_each_place():
