@@ -1,5 +1,7 @@
 """Faults made on purpose in the decoders and in CTC: each must fail the tests that stand beside it."""
 
+import functools
+
 import pytest
 from mutants import (
     argument,
@@ -26,6 +28,7 @@ from keras_seq.decoding import (
     ctc_loss,
     feed_back,
     greedy,
+    random,
     sample,
     tokens,
 )
@@ -52,6 +55,24 @@ def beam(test, *given):
     return suite(f"decoding/test_beam.py::{test}", *given)
 
 
+def wrong_prompt(wrong):
+    prompt = [[-1, 1, 1], [2, 3, 1]] if wrong < 0 else [[2, 4, wrong], [2, 3, 1]]
+    return suite("decoding/test_sampling.py::test_prompts_in_graphs_are_checked", greedy, prompt)
+
+
+def lost(decode):
+    return suite("decoding/test_sampling.py::test_a_row_ends_where_its_logits_are_nan", decode, 0)
+
+
+WRONG_BEAMS = suite(
+    "decoding/test_sampling.py::test_prompts_in_graphs_are_checked",
+    functools.partial(beam_search, width=3, n_best=2),
+    [[2, 4, 9], [2, 3, 1]],
+)
+CIPHER = suite("decoding/test_random.py::test_known_answers", False)
+UNIFORM = suite("decoding/test_random.py::test_uniform_in_rows_steps_and_seeds")
+NEXT = suite("decoding/test_random.py::test_generators_are_asked_for_their_next")
+SAME = suite("decoding/test_random.py::test_the_same_however_they_are_computed")
 SHARES = suite("decoding/test_sampling.py::test_shares_are_the_probabilities", 0.5)
 NUMBERS = suite("decoding/test_sampling.py::test_which_number_stands_for_which_token")
 PENALTIES = beam("test_equals_a_beam_written_out", 0, 0.7)
@@ -102,17 +123,29 @@ MUTANTS = [
         [wrong("min_length: expected at most max_lengths", min_length=[1, 3], max_lengths=[1, 2])],
     ),
     (RULES, "_check_tokens", op(">="), "{0} > {1}", [wrong("prompt: expected tokens 0 .. 4", prompt=[[1, 5], [1, 1]])]),
+    # what is no token, and what is no number
+    (tokens, "checked", op("<", nth=1), "False", [wrong_prompt(-1)]),
+    (tokens, "checked", op(">=", nth=1), "{0} > 2 * {1}", [wrong_prompt(9)]),
+    (tokens, "checked", call("Assert"), "tf.no_op()", [wrong_prompt(9)]),
+    (RULES, "taken", call("undefined"), "{0}", [wrong_prompt(9)]),
+    (tokens, "continued", call("logical_or", "broken"), "{0}", [lost(greedy)]),
+    (home(beam_search), "beam_search", call("logical_and", "broken"), "ops.zeros_like({1})", [lost(beam_search)]),
+    (home(beam_search), "beam_search", call("where", "isnan"), "{2}", [WRONG_BEAMS]),
+    # random numbers
+    (random, "threefry", op("+", 1, nth=0), "{0}", [CIPHER]),
+    (random, "threefry", call("bitwise_xor", "PARITY"), "{0}", [CIPHER]),
+    (random, "_shifted", call("bitwise_and"), "{0}", [CIPHER]),
+    (random, "_shifted", op("-", 1), "{0}", [CIPHER]),
+    (random, "uniform", call("_shifted"), "{0}", [UNIFORM]),
+    (random, "uniform", call("cast", "step"), "0 * {0}", [UNIFORM]),
+    (random, "uniform", call("cast", "row"), "0 * {0}", [UNIFORM]),
+    (random, "key_of", call("zeros_like"), "ops.ones_like({0})", [SAME]),
+    (random, "key_of", call("next"), "seed.state.value", [NEXT]),
     # sampling
     (home(sample), "drawn_tokens", op("<", "top_p"), "{0} <= {1}", [NUMBERS]),
     (home(sample), "drawn_tokens", op("-", "cumsum"), "{0}", [cut([2, 3, 4], top_p=0.71)]),
     (home(sample), "drawn_tokens", op("or", "size"), "{1}", [cut([2, 3, 4], top_k=3)]),
-    (
-        home(sample),
-        "sample",
-        op("/"),
-        "{0} * {1}",
-        [SHARES],
-    ),
+    (home(sample), "drawing", op("/"), "{0} * {1}", [SHARES]),
     (
         home(sample),
         "sample",
@@ -130,7 +163,11 @@ MUTANTS = [
         argument(2, "{0}"),
         [beam("test_the_limit_of_a_row_decides_what_an_open_sequence_can_still_reach")],
     ),
+<<<<<<< ours
     (home(beam_search), "beam_search", call("logical_not", within=op("+")), "{0}", [PENALTIES]),
+=======
+    (home(beam_search), "beam_search", call("logical_not", "held"), "{0}", [PENALTIES]),
+>>>>>>> theirs
     (home(beam_search), "beam_search", call("logical_or", op("!=", "pad")), "{0}", [PROMPTS]),
     (home(beam_search), "beam_search", call("logical_or", op("==", "end"), nth=0), "{0}", [UNCOVERED]),
     (home(beam_search), "beam_search", call("logical_or", op("==", "end"), nth=2), "{0}", [PENALTIES]),

@@ -15,11 +15,11 @@ from mutants import (
     mutate,
     named,
     op,
-    statement,
     suite,
     without,
 )
 
+from keras_seq.decoding import tokens
 from keras_seq.metrics import BitsPerCharacter, Perplexity, cider_d, corpus_bleu
 from keras_seq.models import (
     ImageCaptioner,
@@ -27,6 +27,7 @@ from keras_seq.models import (
     LanguageModel,
     Seq2Seq,
     Vocabulary,
+    generation,
     small_encoder,
     stream_batches,
 )
@@ -63,6 +64,10 @@ def likelihood(which, *given):
     return suite("metrics/test_likelihood.py::test_equal_to_numpy_over_ragged_batches", metric, scaled, *given)
 
 
+def ids(*given):
+    return suite("models/test_ids.py::moves_nothing", *given)
+
+
 def captions(test, *given):
     return suite(f"metrics/test_captions.py::{test}", *given)
 
@@ -85,6 +90,15 @@ def read():
     tests.test_what_has_been_read_is_summed_up(tests.model())
 
 
+def options():
+    tests = module("models/test_seq2seq.py")
+    tests.test_decoders_and_their_options(tests.model())
+
+
+IGNORED = suite("models/test_ids.py::test_what_the_loss_ignores_and_targets_of_another_kind_are_left_alone")
+READ_ALONE = suite("models/test_ids.py::test_sources_are_checked_eagerly_in_graphs_and_compiled", "beam")
+SEEDED = suite("models/test_seeds.py::test_a_seed_gives_one_text_by_every_road_and_touches_nothing", "Seq2Seq")
+STREAMED = suite("models/test_seeds.py::test_streams_are_what_generate_gives")
 PADDED = translating("test_arrays_are_padded_to_multiples")
 LOOKS = captioning("test_where_it_looks")
 PENALTY = captioning("test_penalty_of_places_left_out")
@@ -102,19 +116,52 @@ ENCODED = words("test_encode_and_decode")
 MUTANTS = [
     # what all models share
     (LanguageModel, "compile", call("SparseCategoricalCrossentropy"), without("ignore_class"), [PADDING]),
-    (
-        ImageCaptioner,
-        "generate_tokens",
-        call("logical_and", "start"),
-        "{0}",
-        [translating("test_padding_and_start_are_never_written")],
-    ),
+    (Seq2Seq, "writable", op("&"), "{0}", [translating("test_padding_and_start_are_never_written")]),
+    (Seq2Seq, "writable", op("&"), "{1}", [translating("test_padding_and_start_are_never_written")]),
     (
         LanguageModel,
-        "compiled_tokens",
-        statement(call("assign"), nth=1),
-        "pass",
+        "_key",
+        choice("seed"),
+        "{0}",
         [language("test_a_seed_leaves_the_random_numbers_of_the_model_alone")],
+    ),
+    (
+        Seq2Seq,
+        "compiled_tokens",
+        call("check_inputs"),
+        "None",
+        [suite("models/test_ids.py::test_sources_are_checked_eagerly_in_graphs_and_compiled", "greedy")],
+    ),
+    (Seq2Seq, "_compiled", call("tuple", "fixed"), "()", [crashes(options)]),
+    (generation, "_program", call("function", "given"), "function(*inputs, **dict(fixed))", [SEEDED]),
+    # training
+    (Seq2Seq, "train_step", call("cond"), "move()", [ids("Seq2Seq", "source tokens", -1, "XLA")]),
+    (
+        Seq2Seq,
+        "compute_loss",
+        choice("ignored"),
+        "{0}",
+        [crashes(IGNORED)],
+    ),
+    (Seq2Seq, "compute_loss", choice("wrong"), "{0}", [ids("Seq2Seq", "targets", 99, "XLA")]),
+    (Seq2Seq, "call", call("undefined", nth=0), "{0}", [ids("Seq2Seq", "target tokens", -1, "XLA")]),
+    (ImageCaptioner, "call", call("undefined"), "{0}", [ids("ImageCaptioner", "tokens", -1, "XLA")]),
+    (LanguageModel, "call", call("undefined"), "{0}", [ids("LanguageModel", "tokens", -1, "XLA")]),
+    (
+        Vocabulary,
+        "check",
+        call("where"),
+        "{2}",
+        [crashes(suite("models/test_ids.py::test_the_logits_of_such_rows_alone_are_nan_and_send_no_gradient"))],
+    ),
+    (LanguageModel, "_written", call("uniform"), "uniform({0}, {1}, 0 * {2})", [STREAMED]),
+    (LanguageModel, "_written", display("min_length"), without("min_length"), [STREAMED]),
+    (
+        Perplexity,
+        "update_state",
+        choice("wrong"),
+        "{0}",
+        [suite("models/test_ids.py::test_metrics_refuse_them", Perplexity, 4)],
     ),
     (LanguageModel, "compiled_texts", op(">"), "{0} >= {1}", [language("test_a_beam_gives_the_best_texts")]),
     (
@@ -127,10 +174,19 @@ MUTANTS = [
     (Seq2Seq, "get_config", choice("schedule"), "{1}", [crashes(CONFIGURED)]),
     (ImageCaptioner, "from_config", op("and"), "False", [crashes(captioning(SURVIVES))]),
     # from sequence to sequence
-    (Seq2Seq, "encode", call("dropped"), "{0}", [DROPPED[Seq2Seq]]),
+    (Seq2Seq, "_encoded", call("dropped"), "{0}", [DROPPED[Seq2Seq]]),
     (Seq2Seq, "call", call("dropped", "target_embedding"), "{0}", [DROPPED[Seq2Seq]]),
     (Seq2Seq, "call", call("dropped", within=call("readout")), "{0}", [DROPPED[Seq2Seq]]),
-    (Seq2Seq, "encode", call("mask_after"), "ops.ones_like({2})", [ADDITIVE]),
+    (Seq2Seq, "_encoded", call("mask_after"), "ops.ones_like({2})", [ADDITIVE]),
+    (Seq2Seq, "encode", call("undefined"), "{0}", [READ_ALONE]),
+    (Seq2Seq, "_mixed", call("only"), "{1}", [translating("test_what_is_fed_is_never_padding_nor_start")]),
+    (
+        Seq2Seq,
+        "_mixed",
+        op("-", 1),
+        "{0}",
+        [translating("test_fed_with_nothing_but_what_it_draws_it_draws_what_generate_samples", "no attention")],
+    ),
     (Seq2Seq, "call", op("and"), "{1}", [STEPS]),
     (Seq2Seq, "_mixed", call("assign_add"), "None", [STEPS]),
     (Seq2Seq, "_mixed", op("<", call("uniform")), "{0} > {1}", [MIXED]),
@@ -138,7 +194,7 @@ MUTANTS = [
     (
         Seq2Seq,
         "_mixed",
-        call("take", within=call("drawn_tokens")),
+        call("take", within=call("draw")),
         argument(1, "0 * {}"),
         [translating("test_what_is_drawn_is_drawn_anew_at_each_place")],
     ),
@@ -203,7 +259,13 @@ MUTANTS = [
     (Vocabulary, "decode", call("cumsum"), "{0}", [words("test_edges_by_choice_and_empty_sentences")]),
     (Vocabulary, "encode", call("to_tensor", "pad"), argument(0, "0"), [OWN_SPECIAL]),
     (Vocabulary, "encode", op("*", "end"), "{0} * self.start", [ENCODED]),
-    (Vocabulary, "check", op(">="), "{0} > {1}", [crashes(words("test_tokens_that_are_none_are_named", [[4, 14]]))]),
+    (
+        tokens,
+        "checked",
+        op(">=", nth=0),
+        "{0} > {1}",
+        [crashes(words("test_tokens_that_are_none_are_named", [[4, 14]]))],
+    ),
     (Vocabulary, "of", op("neg"), "{0}", [words("test_words_by_frequency_then_alphabet")]),
     (Vocabulary, "get_config", display("special"), without("special"), [crashes(OWN_SPECIAL)]),
     (Vocabulary, "get_config", display("split"), without("split"), [words("test_config_survives")]),

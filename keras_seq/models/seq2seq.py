@@ -157,8 +157,6 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         """`(initial states of the decoder, constants)` from source tokens (b, s)."""
         tokens, wrong = self.source.check("source tokens", tokens)
         states, constants = self._encoded(tokens, training)
-        if constants is not None:
-            constants = [undefined(constants[0], wrong), constants[1]]
         return [undefined(s, wrong) for s in states], constants
 
     def _encoded(self, tokens, training):

@@ -185,7 +185,7 @@ def test_one_trace_for_all_numbers(name):
     assert len(traces) == 1
 
 
-DECODERS = {"greedy": greedy, "sample": partial(sample, seed=1), "beam": partial(beam_search, width=3)}
+DECODERS = {"greedy": greedy, "sample": partial(sample, seed=1), "beam": partial(beam_search, width=3, n_best=2)}
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
@@ -207,19 +207,22 @@ def test_prompts_in_graphs_are_checked(decode, prompt):
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
-def test_a_row_ends_where_its_logits_are_nan(decode):
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_row_ends_where_its_logits_are_nan(decode, place):
+    """In its prompt of two, too."""
+
     def step(tokens, state):
         logits = tf.repeat(tf.constant([[-9.0, -9.0, 3.0, 2.0, 1.0]]), tf.shape(tokens)[0], 0)
-        lost = tf.logical_and(state["count"] == 2, state["row"] == 1)
+        lost = tf.logical_and(state["count"] == place, state["row"] == 1)
         return tf.where(lost[:, None], np.nan, logits), {"count": state["count"] + 1, "row": state["row"]}
 
     state = {"count": tf.zeros((2,), "int32"), "row": tf.range(2)}
-    found = decode(step, state, [[2], [2]], end=END, pad=PAD, max_length=5)
-    tokens = np.asarray(tf.nest.flatten(found)[0]).reshape(2, 5)
+    tokens, *scores = tf.nest.flatten(decode(step, state, [[2, 2], [2, 2]], end=END, pad=PAD, max_length=5))
+    tokens = np.reshape(tokens, (2, -1, 5))
     assert np.all(tokens[0] > 1)
-    assert np.all(tokens[1, 2:] == PAD)
-    if len(tf.nest.flatten(found)) == 2:
-        assert np.isnan(found[1][1, 0])
+    assert np.all(tokens[1, :, place:] == PAD)
+    for score in scores:
+        assert np.all(np.isnan(score[1]))
         assert np.all(tokens[1] == PAD)
 
 
