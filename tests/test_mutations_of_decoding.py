@@ -163,11 +163,7 @@ MUTANTS = [
         argument(2, "{0}"),
         [beam("test_the_limit_of_a_row_decides_what_an_open_sequence_can_still_reach")],
     ),
-<<<<<<< ours
     (home(beam_search), "beam_search", call("logical_not", within=op("+")), "{0}", [PENALTIES]),
-=======
-    (home(beam_search), "beam_search", call("logical_not", "held"), "{0}", [PENALTIES]),
->>>>>>> theirs
     (home(beam_search), "beam_search", call("logical_or", op("!=", "pad")), "{0}", [PROMPTS]),
     (home(beam_search), "beam_search", call("logical_or", op("==", "end"), nth=0), "{0}", [UNCOVERED]),
     (home(beam_search), "beam_search", call("logical_or", op("==", "end"), nth=2), "{0}", [PENALTIES]),

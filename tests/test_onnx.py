@@ -61,7 +61,6 @@ LAYERS = [
 ]
 
 
-@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize(("expression", "further"), LAYERS, ids=[f"{e}{f if f else ''}" for e, f in LAYERS])
 def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):
