@@ -208,15 +208,15 @@ def one_row(layer, x, m, states=None):
     if kind in ("TDNN", "TCN", "WaveNet"):
         run, finals = {"TDNN": delayed, "TCN": tcn, "WaveNet": wavenet}[kind](layer, x[m]), []
     else:
-        cell = Oracle(layer.cell)
-        finals = [np.zeros(size) for size in layer.state_size] if states is None else states
+        cell = Oracle(layer.cell) if isinstance(layer.cell, keras_seq.Cell) else OfKeras(layer)
+        finals = [s.numpy()[0] for s in layer.first_state(1)] if states is None else states
         reading, run = x[m][::-1] if layer.go_backwards else x[m], []
         for now in reading:
             y, finals, _ = cell.step(now, finals)
             run.append(y)
         if layer.go_backwards:
             m = m[::-1]
-        run = np.reshape(run, (-1, layer.cell.output_size))
+        run = np.reshape(run, (-1, layer.output_width))
     every = getattr(layer, "subsampling", 1)
     if every > 1:
         count = len(run)
@@ -229,6 +229,18 @@ def one_row(layer, x, m, states=None):
         last = next(left) if real else 0 * last if layer.zero_output_for_mask else last
         outputs[t] = last
     return [outputs], finals, m
+
+
+class OfKeras:
+    """A cell of Keras as it runs by itself."""
+
+    def __init__(self, layer):
+        self.cell = layer.cell
+
+    def step(self, x, states):
+        states = keras.tree.pack_sequence_as(self.cell.state_size, [s[None] for s in states])
+        y, new = self.cell(x[None], states if isinstance(states, list) else [states])
+        return y.numpy()[0], [s.numpy()[0] for s in keras.tree.flatten(new)], {}
 
 
 def stack(layer, x, m, states):

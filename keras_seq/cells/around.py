@@ -1,5 +1,7 @@
 """What cells share that add something to the step of another cell."""
 
+from keras import ops
+
 from keras_seq.cells.base import Cell
 from keras_seq.cells.gated import GatedCell
 
@@ -52,7 +54,8 @@ def check_gated(cell, why=""):
         raise TypeError(f"cell: expected a keras_seq.GatedCell{why}, got {cell!r}")
 
 
-def check_projection(cell, projected):
-    """A TypeError unless `project` of the cell gives one tensor."""
+def check_projection(cell, input_shape):
+    """A TypeError unless `project` of the built cell gives one tensor."""
+    projected = cell.project(ops.zeros((1, *input_shape[1:]), dtype=cell.compute_dtype))
     if isinstance(projected, (tuple, list, dict)):
         raise TypeError(f"cell: expected one whose `project` gives one tensor, got {type(cell).__name__}")

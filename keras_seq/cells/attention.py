@@ -139,6 +139,8 @@ class AttentionCell(CellAround):
                 f"constants: expected a memory (b, s, m), m known, and maybe a mask (b, s), for AttentionCell, got {shapes}"
             )
         super().build(input_shape)
+        if self.query == "before" or self.input_feeding:
+            check_projection(self.cell, input_shape)
         width = self.memory_size = shapes[0][-1]
         q, several = self.query_size, self.score == "multi_head"
         if self.score == "dot" and width != q:
@@ -257,8 +259,6 @@ class AttentionCell(CellAround):
         return context
 
     def step(self, projected, states, constants=(), **targets):
-        if self.query == "before" or self.input_feeding:
-            check_projection(self.cell, projected)
         if self.query == "before":
             context = self.attend(states[0], constants)
             projected = projected + dot(context, self.context_kernel, dropout=False)

@@ -48,6 +48,7 @@ class ConditionedCell(CellAround):
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None:
             raise ValueError(f"constants: expected one of shape (b, n), n known, for ConditionedCell, got {shapes}")
         super().build(input_shape)
+        check_projection(self.cell, input_shape)
         self.context_kernel = self.add_weight(
             name="context_kernel",
             shape=(shapes[0][-1], self.cell.projected_size),
@@ -64,5 +65,4 @@ class ConditionedCell(CellAround):
 
     def step(self, projected, states, constants=(), **targets):
         (term,) = constants
-        check_projection(self.cell, projected)
         return self.cell.step(projected + term, states, **targets)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_seq.engine.marks import collecting, dot, dropping, exchange, expose, multiplying_in
+from keras_seq.engine.marks import collecting, dot, dropping, exchange, expose, gathering, multiplying_in
 from keras_seq.engine.random import dropped, events
 from keras_seq.engine.recurrence import linear_recurrence
 
@@ -14,6 +14,7 @@ __all__ = [
     "events",
     "exchange",
     "expose",
+    "gathering",
     "linear_recurrence",
     "multiplying_in",
     "scan",

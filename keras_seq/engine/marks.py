@@ -82,9 +82,10 @@ def expose(**values):
     internals["leak"]   # (2, 5, 3)
     ```
     """
-    found, only = getattr(_local, "exposed", None), getattr(_local, "only", None)
-    if only is not None:
-        values = {name: value for name, value in values.items() if name in only}
+    found = getattr(_local, "exposed", None)
+    name, gathered = getattr(_local, "gathered", None) or (None, None)
+    if name in values:
+        gathered.append(values[name])
     if found is not None:
         twice = sorted(set(values) & set(found))
         if twice:
@@ -123,8 +124,13 @@ def multiplying_in(dtype):
     return _local_value("dtype", dtype)
 
 
+def collecting(wanted=True):
+    """While this context is entered, its value is a dict of what `expose` names; None if not `wanted`."""
+    return _local_value("exposed", {} if wanted else None)
+
+
 @contextlib.contextmanager
-def collecting(wanted=True, only=None):
-    """While this context is entered, its value is a dict of what `expose` names, `only` these; None if not `wanted`."""
-    with _local_value("only", only), _local_value("exposed", {} if wanted else None) as found:
+def gathering(name):
+    """While this context is entered, its value is a list of all that is exposed under this name, by several steps too."""
+    with _local_value("gathered", (name, [])) as (_, found):
         yield found

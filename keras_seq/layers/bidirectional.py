@@ -3,7 +3,15 @@
 import keras
 from keras import ops
 
-from keras_seq.layers.parts import call_with_states, check_part, checked_states, shapes_of, state_specs
+from keras_seq.layers.parts import (
+    build_part,
+    call_with_states,
+    check_part,
+    check_reads_no_constants,
+    checked_states,
+    shapes_of,
+    state_specs,
+)
 from keras_seq.layers.stepwise import Stepwise, check_sequences
 
 MERGES = {
@@ -47,13 +55,14 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         sequences: tensor (b, t, d).
         initial_state: a flat list of tensors, as above, or None.
         mask: boolean tensor (b, t), True for real steps.
+        sequences_mask: Keras fills it with the mask that it carries with the sequences; `mask` goes first.
         return_state: whether this call returns the final states; None for what the layer says.
 
     Raises:
-        TypeError, ValueError: halves that are no sequence layers of keras_seq, return internals, subsample, or return
-            different things; a forward half that reads backwards; a backward half that is stateful; an unknown merge_mode, or a
-            function that cannot be saved; other initial states than the halves have; its step form, as the backward half
-            begins at the end.
+        TypeError, ValueError: halves that are no sequence layers of keras_seq, return internals or pairs, subsample, read
+            constants, need targets, or return different things; a forward half that reads backwards; a backward half that
+            is stateful; an unknown merge_mode, or a function that cannot be saved; other initial states than the halves
+            have; its step form, as the backward half begins at the end.
 
     Example:
 
@@ -86,6 +95,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         for name, half in (("layer", layer), ("backward_layer", backward_layer)):
             if getattr(half, "subsampling", 1) > 1:
                 raise ValueError(f"{name}: expected one without subsampling, got {half.name}")
+            check_reads_no_constants(name, half)
         if not (weights is None or isinstance(weights, (list, tuple))):
             raise TypeError(f"weights: expected a list of arrays or None, got {weights!r}")
         self.merge_mode = merge_mode
@@ -122,16 +132,16 @@ class Bidirectional(Stepwise, keras.layers.Layer):
 
     def build(self, sequences_shape, initial_state_shape=None):
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
-        for half in self.parts_with_states:
-            if not half.built:
-                half.build(tuple(sequences_shape))
+        for name, half in zip(("layer", "backward_layer"), self.parts_with_states, strict=True):
+            build_part(name, half, tuple(sequences_shape))
         if isinstance(self.merge_mode, str):
             self._merged_spec((1,))
         if self._first_weights is not None:
             self.set_weights(self._first_weights)
             self._first_weights = None
 
-    def call(self, sequences, initial_state=None, mask=None, return_state=None):
+    def call(self, sequences, initial_state=None, mask=None, sequences_mask=None, return_state=None):
+        mask = sequences_mask if mask is None else mask
         check_sequences(sequences, mask)
         forward, backward = None, None
         if initial_state is not None:
@@ -190,7 +200,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         merged = y if isinstance(self.merge_mode, str) else self._merge(y, z)
         return keras.KerasTensor(merged.shape, self.compute_dtype)
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None):
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None, **further):
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         merged = self._merged_spec(sequences.shape[: 2 if self.return_sequences else 1])

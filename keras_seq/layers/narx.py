@@ -90,6 +90,9 @@ class NARX(CellLayer):
         inner = {name: value for name, value in cls._inner(cell).items() if name in named}
         return cls(**{**inner, **config, "cell": cell})
 
+    def needs_targets(self, width=None):
+        return not self.closed
+
     def forecast(self, targets, sequences=None, steps=None):
         """What comes after known outputs.
 
@@ -208,6 +211,9 @@ class AR(NARX):
 
     cell_class = cells.ARCell
 
+    def needs_targets(self, width=None):  # which are the series itself, where it is as wide
+        return not self.closed and width not in (None, self.cell.outputs)
+
     def call(
         self,
         sequences,
@@ -216,10 +222,12 @@ class AR(NARX):
         training=False,
         constants=None,
         targets=None,
+        sequences_mask=None,
         return_state=None,
     ):
         targets = sequences if targets is None and not self.closed else targets
-        return super().call(sequences, initial_state, mask, training, constants, targets, return_state=return_state)
+        further = {"sequences_mask": sequences_mask, "return_state": return_state}
+        return super().call(sequences, initial_state, mask, training, constants, targets, **further)
 
     def advance(self, inputs, states, mask=None, constants=(), targets=None):
         targets = inputs if targets is None and not self.closed else targets

@@ -14,6 +14,42 @@ def check_part(name, layer):
         raise TypeError(f"{name}: expected a sequence layer of keras_seq, got {layer!r}")
     if getattr(layer, "return_internals", False):
         raise ValueError(f"{name}: expected a layer with return_internals=False, got {layer.name}")
+    if getattr(layer, "merge_mode", "") is None:
+        raise ValueError(f"{name}: expected a layer with one output, got {layer.name} with merge_mode=None")
+    _check_alone(name, layer)
+
+
+def build_part(name, layer, shape, constants_shape=None):
+    """Build a part, unless it is built; an error that names the argument if it is made for other sequences."""
+    if not layer.built:
+        further = {"constants_shape": constants_shape} if constants_shape and reads_constants(layer) else {}
+        layer.build(shape, **further)
+    width = layer.input_spec.axes[-1]
+    if width != shape[-1]:
+        raise ValueError(
+            f"{name}: expected a layer for inputs of width {shape[-1]}, got {layer.name}, built for {width}"
+        )
+    _check_alone(name, layer, width)
+
+
+def _check_alone(name, layer, width=None):
+    if layer.needs_targets(width):
+        inputs = "its inputs" if width is None else f"inputs of width {width}"
+        raise ValueError(
+            f"{name}: expected a layer that reads {inputs} alone, got {layer.name}, which needs targets (its close_loop() "
+            "gives one that does not)"
+        )
+
+
+def has_flag(layer, name):
+    """Whether the layer has this flag, or a part of it."""
+    return getattr(layer, name, False) or any(has_flag(part, name) for part in getattr(layer, "parts_with_states", ()))
+
+
+def check_reads_no_constants(name, layer):
+    """An error that names the argument if the layer reads constants, where there are none."""
+    if reads_constants(layer):
+        raise ValueError(f"{name}: expected a layer that reads no constants, got {layer.name}")
 
 
 def state_names(layer):

@@ -60,7 +60,7 @@ class RNN(Stepwise, keras.layers.RNN):
         training: whether dropout acts. It also says that a gradient will be wanted: with `training=True` the forward
             pass keeps what the backward needs, otherwise a gradient is as right but runs the loop again first.
         constants: tensors that do not change in time, for cells that read some; they get gradients.
-        constants_mask: Keras fills it with the masks that it carries with the constants.
+        sequences_mask, constants_mask: Keras fills them with the masks that it carries with these; `mask` goes first.
         targets: tensor (b, t, k) of true outputs, for a `keras_seq.FeedbackCell`: fed back in place of its own.
         return_state: whether this call returns the final states; None for what the constructor says.
 
@@ -172,9 +172,11 @@ class RNN(Stepwise, keras.layers.RNN):
         training=False,
         constants=None,
         targets=None,
+        sequences_mask=None,
         constants_mask=None,
         return_state=None,
     ):
+        mask = sequences_mask if mask is None else mask
         ours = isinstance(self.cell, Cell)
         if constants and ours:
             constants = self.cell.masked_constants(list(constants), constants_mask)
@@ -361,7 +363,7 @@ class RNN(Stepwise, keras.layers.RNN):
 
     def prepared(self, constants):
         """What `step` makes of its constants; given in their place, it is not made anew at every step."""
-        return Prepared(self.cell.prepared(constants))
+        return Prepared(tuple(self.cell.prepared(constants)))
 
     def advance(self, inputs, states, mask=None, constants=(), targets=None):
         inputs = ops.cast(inputs, self._cell_dtype)
@@ -369,7 +371,7 @@ class RNN(Stepwise, keras.layers.RNN):
             targets = None if targets is None else ops.cast(targets, self.state_dtype)
             with AutocastScope(self.state_dtype):
                 projected = self.cell.projected(inputs)
-                constants = constants if isinstance(constants, Prepared) else self.prepared(constants)
+                constants = (constants if isinstance(constants, Prepared) else self.prepared(constants)).tensors
                 output, new = self.cell.advanced(projected, states, constants, targets)
             output = self.cell.read_out(ops.cast(output, self._cell_dtype), constants)
         else:

@@ -8,6 +8,7 @@ from keras import ops
 from keras_seq.cells.arguments import boolean, rate
 from keras_seq.engine import dropped
 from keras_seq.layers.parts import (
+    build_part,
     call_with_states,
     check_part,
     checked_states,
@@ -62,12 +63,14 @@ class Stacked(Stepwise, keras.layers.Layer):
         mask: boolean tensor (b, t), True for real steps; every layer gets it.
         training: whether dropout acts.
         constants: for the layers whose cells read some, the same for all of them; None where no layer does.
+        sequences_mask: Keras fills it with the mask that it carries with the sequences; `mask` goes first.
         return_state: whether this call returns the final states; None for what the constructor says.
 
     Raises:
-        TypeError, ValueError: no layer; one that is no sequence layer of keras_seq, reads backwards, returns internals, or,
-            below the last, returns no sequences; an unknown kind of skips; widths or a subsampling that a skip cannot join;
-            other initial states than the layers have; return_state where no layer has a state.
+        TypeError, ValueError: no layer; one that is no sequence layer of keras_seq, reads backwards, returns internals or
+            pairs, needs targets, is built for another width, or, below the last, returns no sequences; an unknown kind of
+            skips; widths or a subsampling that a skip cannot join; other initial states than the layers have; return_state
+            where no layer has a state.
 
     Example:
 
@@ -158,9 +161,7 @@ class Stacked(Stepwise, keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         batch, steps, width = sequences_shape
         for i, layer in enumerate(self.layers):
-            if not layer.built:
-                further = {"constants_shape": constants_shape} if constants_shape and reads_constants(layer) else {}
-                layer.build((batch, steps, width), **further)
+            build_part(f"layers[{i}]", layer, (batch, steps, width), constants_shape)
             if self.skips == "residual" and i > 0 and layer.output_width != width:
                 raise ValueError(
                     f"layers[{i}]: expected an output of width {width}, as a residual adds it to its input, got "
@@ -169,7 +170,17 @@ class Stacked(Stepwise, keras.layers.Layer):
             steps = steps and -(-steps // getattr(layer, "subsampling", 1))
             width = layer.output_width + (width if self.skips == "dense" else 0)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, constants=None, return_state=None):
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=False,
+        constants=None,
+        sequences_mask=None,
+        return_state=None,
+    ):
+        mask = sequences_mask if mask is None else mask
         check_sequences(sequences, mask)
         self._check_constants(constants)
         initial_state = checked_states(self, initial_state, sequences.shape[0])
@@ -236,13 +247,13 @@ class Stacked(Stepwise, keras.layers.Layer):
     def prepared(self, constants):
         """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""
         self._check_constants(constants)
-        return Prepared(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers)
+        return Prepared(tuple(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers))
 
     def advanced(self, inputs, state, mask, zeros=True, constants=None):
         if not isinstance(constants, Prepared):
             constants = self.prepared(constants or ())
         zeros = zeros and self.return_sequences  # else what is joined at a hidden step is what was at the last real one
-        prepared = {id(layer): c for layer, c in zip(self.layers, constants, strict=True)}
+        prepared = {id(layer): c for layer, c in zip(self.layers, constants.tensors, strict=True)}
 
         def apply(layer, x, states, mask):
             further = {"constants": prepared[id(layer)]} if reads_constants(layer) else {}
@@ -264,9 +275,7 @@ class Stacked(Stepwise, keras.layers.Layer):
             mask = mask_after(layer, sequences, mask)
         return [mask, *[None for _ in self.state_size]] if self.return_state else mask
 
-    def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=False, constants=None, return_state=None
-    ):
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None, **further):
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         batch, steps = sequences.shape[:2]

@@ -1,5 +1,7 @@
 """What sequence layers share: a form that takes one step at a time, and skipping the steps that a mask hides."""
 
+import typing
+
 from keras import ops
 
 # Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
@@ -8,10 +10,10 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq.cells.arguments import boolean, positive_integer
 
 
-class Prepared(tuple):
-    """Constants as a step reads them."""
+class Prepared(typing.NamedTuple):
+    """Constants as a step reads them: a nest of tensors."""
 
-    __slots__ = ()
+    tensors: tuple
 
 
 class Stepwise:
@@ -77,6 +79,10 @@ class Stepwise:
             hidden = ops.zeros_like(outputs) if zeros else last
             outputs = ops.where(ops.expand_dims(mask, -1), outputs, hidden)
         return outputs, [*states, outputs]
+
+    def needs_targets(self, width=None):
+        """Whether the layer cannot run on sequences of this width, None for any, but with true outputs as `targets`."""
+        return False
 
     def _returns_states(self, asked):
         """Whether a call returns the final states: as it is asked to, or with None as the constructor says."""

@@ -341,8 +341,9 @@ class _Graph:
         for name, value in (("initial_state", initial_state), ("constants", constants)):
             if value is not None:
                 raise ValueError(f"{layer.name}: expected no {name} in a model that is run step by step, got {value!r}")
-        if getattr(layer, "return_state", False):
-            raise ValueError(f"{layer.name}: expected return_state=False in a model that is run step by step, got True")
+        for flag in ("return_state", "return_internals"):
+            if getattr(layer, flag, False):
+                raise ValueError(f"{layer.name}: expected {flag}=False in a model that is run step by step, got True")
         if id(layer) not in self.forms:
             self.forms[id(layer)] = StepForm(layer, name=f"{layer.name}_step", dtype=layer.dtype_policy)
         outputs, *state = self.forms[id(layer)]([sequences, *self._states(layer)], mask=mask, targets=targets)

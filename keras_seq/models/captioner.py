@@ -12,7 +12,6 @@ from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
-from keras_seq.layers.stepwise import Prepared
 from keras_seq.models.generation import Writer
 from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary
@@ -155,13 +154,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             decoder = AttentionCell(cell, output_units=cell.output_size, dtype=self.dtype_policy)
         shown = bool(self.attention_penalty)
         self.memory = RNN(decoder, return_sequences=True, return_internals=shown, dtype=self.dtype_policy)
-        self.bridges = (
-            []
-            if features_as == "each_step"
-            else [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in decoder.state_size]
-        )
         self.seed_generator = keras.random.SeedGenerator()
-        self.readout = layers.Dense(len(vocabulary), dtype=self.dtype_policy)
         self._build_parts()
 
     def _build_parts(self):
@@ -179,6 +172,9 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             (None, None, self.embedding_size),
             constants_shape=None if self.features_as == "initial_state" else constants,
         )
+        initial = self.memory.state_size if self.features_as != "each_step" else []  # known when the cell is built
+        self.bridges = [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in initial]
+        self.readout = layers.Dense(len(self.vocabulary), dtype=self.dtype_policy)
         for bridge in self.bridges:
             bridge.build((None, shape[-1]))
         self.readout.build((None, None, self.memory.output_width))
@@ -243,10 +239,10 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
 
     def begin(self, inputs, batch):
         states, constants = self.start(self.features(inputs))
-        return self.memory.initial_state(batch, states), tuple(self.memory.prepared(constants or ()))
+        return self.memory.initial_state(batch, states), self.memory.prepared(constants or ())
 
     def next_token(self, tokens, state, constants):
-        output, state = self.memory.step(self.embedding(tokens), state, constants=Prepared(constants))
+        output, state = self.memory.step(self.embedding(tokens), state, constants=constants)
         return self.readout(output), state
 
     def generate(self, images, prompts=None, decoder="greedy", **options):

@@ -11,7 +11,7 @@ from keras_seq.cells.arguments import boolean, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import Rules, broken, undefined
-from keras_seq.layers.parts import call_with_states
+from keras_seq.layers.parts import build_part, call_with_states
 from keras_seq.models.generation import Writer
 from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
 from keras_seq.models.training import TokenTraining
@@ -110,11 +110,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
     def _build_parts(self):
         """Build every part now, so that weights can be loaded into a model that has not run yet."""
         self.embedding.build((None, None))
-        if not self.memory.built:
-            self.memory.build((None, None, self.embedding_size))
-        read = self.memory.input_spec.axes[-1]
-        if read != self.embedding_size:
-            raise ValueError(f"memory: expected one built for embedding_size={self.embedding_size}, got one for {read}")
+        build_part("memory", self.memory, (None, None, self.embedding_size))
         width = self.memory.output_width
         if self.tied:
             if width != self.embedding_size:

@@ -12,10 +12,18 @@ from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import only, undefined
-from keras_seq.engine import collecting
+from keras_seq.engine import gathering
 from keras_seq.layers import GRU, RNN, Bidirectional
-from keras_seq.layers.parts import call_with_states, check_part, mask_after, reads_constants
-from keras_seq.layers.stepwise import Prepared, last_real
+from keras_seq.layers.parts import (
+    build_part,
+    call_with_states,
+    check_part,
+    check_reads_no_constants,
+    has_flag,
+    mask_after,
+    reads_constants,
+)
+from keras_seq.layers.stepwise import last_real
 from keras_seq.models.generation import Writer
 from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary
@@ -30,10 +38,10 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         m_1 .. m_s, s = encoder(E_x x_1 .. x_s);   s_0 = tanh(s W + b)  (the bridge, one for each state of the decoder)
         h_t, s_t = decoder(E_y y_{t-1}, s_{t-1}; m_1 .. m_s),   P(y_t) = softmax(h_t V + b),   y_0 = START
 
-    With attention the decoder is a layer whose cell is an `AttentionCell`, or a stack with one; it then reads the outputs m of
-    the encoder, padding masked. Without, the states alone carry the source over. It is a Keras model of
-    `(source tokens (b, s), target tokens (b, t))` to logits (b, t, v), trained with teacher forcing: inputs
-    START y_1 .. y_n, targets y_1 .. y_n END.
+    With attention the decoder is a layer whose cell is an `AttentionCell`, or a stack with one or several; it then reads the
+    outputs m of the encoder, padding masked. (Of several the mean counts as what was read.) Without, the states alone carry
+    the source over. It is a Keras model of `(source tokens (b, s), target tokens (b, t))` to logits (b, t, v), trained with
+    teacher forcing: inputs START y_1 .. y_n, targets y_1 .. y_n END.
 
         model.compile("adam")
         model.fit(dataset.batch(64).map(model.example))     # of pairs of strings
@@ -104,10 +112,18 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
             check_part(name, part)
             if not part.return_sequences:
                 raise ValueError(f"{name}: expected return_sequences=True, got {part.name} without")
+            for flag, reason in (("stateful", "each source begins anew"), ("unroll", "sequences are of any length")):
+                if has_flag(part, flag):
+                    raise ValueError(f"{name}: expected {flag}=False, as {reason}, got {part.name} with True")
         if decoder.not_stepwise:
             raise ValueError(f"decoder: expected a layer that can be run step by step; {decoder.not_stepwise}")
         if getattr(encoder, "subsampling", 1) != 1:
             raise ValueError(f"encoder: expected as many outputs as inputs, got {encoder.name}, one of several")
+        check_reads_no_constants("encoder", encoder)
+        if not decoder.state_size:
+            raise ValueError(
+                f"decoder: expected a layer with states or attention, which read the source, got {decoder.name}"
+            )
         if not isinstance(teacher_forcing, Schedule):
             teacher_forcing = _share("teacher_forcing", teacher_forcing)
         self.source, self.target, self.encoder, self.decoder = source, target, encoder, decoder
@@ -123,9 +139,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
 
         self.source_embedding = layers.Embedding(len(source), self.embedding_size, dtype=self.dtype_policy)
         self.target_embedding = layers.Embedding(len(target), self.embedding_size, dtype=self.dtype_policy)
-        self.bridges = [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in decoder.state_size]
         self.seed_generator = keras.random.SeedGenerator()
-        self.readout = layers.Dense(len(target), dtype=self.dtype_policy)
         self.attends = reads_constants(decoder)
         self._build_parts()
 
@@ -136,15 +150,16 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
 
     def _build_parts(self):
         """Build every part now, so that weights can be loaded into a model that has not run yet."""
-        words = (None, None, self.embedding_size)
         self.source_embedding.build((None, None))
         self.target_embedding.build((None, None))
-        if not self.encoder.built:
-            self.encoder.build(words)
-        width = self.encoder.output_width
-        if not self.decoder.built:
-            self.decoder.build(words, **({"constants_shape": [(None, None, width)]} if self.attends else {}))
-        states = sum(self.encoder.state_size) if getattr(self.encoder, "state_size", None) else width
+        words = (None, None, self.embedding_size)
+        build_part("encoder", self.encoder, words)
+        build_part("decoder", self.decoder, words, [(None, None, self.encoder.output_width)])
+        self.bridges = [
+            layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in self.decoder.state_size
+        ]  # known when the decoder is built
+        self.readout = layers.Dense(len(self.target), dtype=self.dtype_policy)
+        states = sum(self.encoder.state_size) or self.encoder.output_width
         for bridge in self.bridges:
             bridge.build((None, states))
         self.readout.build((None, None, self.decoder.output_width))
@@ -236,7 +251,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         memory, mask = constants
         # what has been read of each place; as much as can be where there is none to read
         state["coverage"] = ops.cast(ops.logical_not(mask), "float32")
-        return state, tuple(self.decoder.prepared([memory, mask]))
+        return state, self.decoder.prepared([memory, mask])
 
     def check_inputs(self, inputs):
         self.source.check("source tokens", inputs)
@@ -245,12 +260,13 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         return self._started(*self.encode(inputs), batch)
 
     def next_token(self, tokens, state, constants):
-        further = {"constants": Prepared(constants)} if self.attends else {}
-        with collecting(only=("alignment",)) as found:
+        further = {"constants": constants} if self.attends else {}
+        with gathering("alignment") as found:
             output, decoder = self.decoder.step(self.target_embedding(tokens), state["decoder"], **further)
         new = {"decoder": decoder}
         if self.attends:
-            new["coverage"] = state["coverage"] + ops.cast(found["alignment"], "float32")
+            alignment = sum(ops.cast(weights, "float32") for weights in found) / len(found)
+            new["coverage"] = state["coverage"] + alignment
         return self.readout(output), new
 
     def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):

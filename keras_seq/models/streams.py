@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.layers import RNN, Stacked
-from keras_seq.layers.parts import call_with_states, check_part
+from keras_seq.layers.parts import call_with_states, check_part, check_reads_no_constants
 
 
 def stream_batches(documents, rows, steps, pad=0):
@@ -96,6 +96,7 @@ def _checked(name, tokens, pad):
 def check_memory(name, memory):
     """An error that names the argument unless this can read a text from left to right, chunk by chunk."""
     check_part(name, memory)
+    check_reads_no_constants(name, memory)
     if not memory.return_sequences:
         raise ValueError(f"{name}: expected return_sequences=True, got {memory.name} without")
     if memory.not_stepwise:

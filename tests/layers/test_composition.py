@@ -152,6 +152,39 @@ def test_directions_of_keras_over_our_layers():
     np.testing.assert_array_equal(keras.src.backend.get_keras_mask(found), mask)
 
 
+BESIDES = {
+    "RNN": (lambda: keras_seq.GRU(4), {"initial_state": (4,)}),
+    "a cell of Keras": (lambda: keras_seq.RNN(keras.layers.GRUCell(4)), {"initial_state": (4,)}),
+    "Stacked": (lambda: keras_seq.Stacked(keras_seq.GRU, [4]), {"initial_state": (4,)}),
+    "Bidirectional": (lambda: keras_seq.Bidirectional(keras_seq.GRU(4)), {"initial_state": [(4,), (4,)]}),
+    "targets": (lambda: keras_seq.NARX(4, 1, output_delays=2), {"targets": (None, 1)}),
+    "targets of AR": (lambda: keras_seq.AR(outputs=D, output_delays=2), {"targets": (None, D)}),
+    "constants": (lambda: keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.GRUCell(4))), {"constants": [(2,)]}),
+    "constants of a stack": (
+        lambda: keras_seq.Stacked([keras_seq.RNN(keras_seq.ConditionedCell(keras_seq.GRUCell(4)))]),
+        {"constants": [(2,)]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDES)
+def test_the_mask_of_the_sequences_is_read_whatever_comes_with_them(name):
+    """Keras fills in `mask` for one tensor only."""
+    make, shapes = BESIDES[name]
+    layer, rng = make(), np.random.default_rng(1)
+    inputs = keras.Input((None, D))
+    given = {k: [keras.Input(s) for s in v] if isinstance(v, list) else keras.Input(v) for k, v in shapes.items()}
+    model = keras.Model([inputs, *flat(given)], layer(keras.layers.Masking()(inputs), **given))
+    x, mask = structures.data(dtype="float32")
+    x = np.where(mask[..., None], x, 0)
+    values = [rng.normal(size=(len(x), *[len(x[0]) if n is None else n for n in s.shape[1:]])) for s in flat(given)]
+    values = [v.astype("float32") for v in values]
+    further = keras.tree.pack_sequence_as(given, values)
+    found = model([x, *values])
+    assert_close([found], [layer(x, mask=mask, **further)], 1e-6)
+    assert np.abs(np.asarray(found) - np.asarray(layer(x, **further))).max() > 1e-3
+
+
 ZEROS = {"zero_output_for_mask": True}
 LAST = {
     "loop": lambda: keras_seq.LSTM(4, **ZEROS),

@@ -238,7 +238,7 @@ def test_wrong_arguments_are_named(arguments, error, message):
 def test_a_memory_built_for_another_width_is_named():
     memory = sequences(keras_seq.LSTM, 3)
     memory.build((None, None, 7))
-    with pytest.raises(ValueError, match=r"memory: .*embedding_size=128, got one for 7"):
+    with pytest.raises(ValueError, match=r"memory: expected a layer for inputs of width 128, got .*, built for 7"):
         LanguageModel(CHARACTERS, memory)
 
 
