@@ -228,8 +228,11 @@ class Loop(Step):
         floating = [p.dtype.is_floating for p in tf.nest.flatten(probe.projected)]
         doutputs, dstates = tuple(cotangents[: len(probe.outputs)]), tuple(cotangents[len(probe.outputs) :])
         each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else []
-        if each:  # only a mask lets an output go on to the next step
-            doutputs = () if self.mask is None else tuple(tf.zeros_like(o) for o in probe.outputs)
+        last = () if self.return_sequences or self.mask is not None else doutputs
+        if self.mask is None:  # only a mask lets an output go on to the next step
+            doutputs = ()
+        elif each:
+            doutputs = tuple(tf.zeros_like(o) for o in probe.outputs)
 
         def places(index):
             """Projections are in order of time, all else is in order of processing."""
@@ -247,7 +250,7 @@ class Loop(Step):
                 [results[j] for j in range(len(results))],
                 None if masked is None else masked.read(self.at(index, time)),
             )
-            now = [e.read(index) for e in each]
+            now = [e.read(index) for e in each] or [tf.where(index == time - 1, d, tf.zeros_like(d)) for d in last]
             dnow = [d + e for d, e in zip(doutputs, now, strict=True)] if each and doutputs else now or doutputs
             return self.pull(step, probe.outputs, constants, values, transposed, (*dnow, *dstates))
 

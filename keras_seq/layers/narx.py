@@ -8,7 +8,7 @@ from keras import ops, tree
 from keras_seq import cells
 from keras_seq.cells.arguments import arguments, boolean, positive_integer
 from keras_seq.layers.named import CellLayer
-from keras_seq.layers.stepwise import fits
+from keras_seq.layers.stepwise import fits, static
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -117,7 +117,7 @@ class NARX(CellLayer):
         if not self.cell.exogenous:
             steps = known + positive_integer("steps", steps)
             sequences = ops.repeat(ops.zeros_like(targets[:, :1, :1]), steps, axis=1)
-        elif sequences.shape[1] is not None and sequences.shape[1] <= known:
+        elif static(sequences.shape[1]) is not None and sequences.shape[1] <= known:
             raise ValueError(f"sequences: expected more steps than the {known} of targets, got {sequences.shape[1]}")
         whole = {"return_sequences": True, "return_state": False, "stateful": False, "return_internals": False}
         return self.close_loop(**whole)(sequences, targets=targets)[:, known:]
@@ -146,10 +146,10 @@ class NARX(CellLayer):
 
     def _check_warm_up(self, targets, batch=None, steps=None):
         shape, k = tuple(targets.shape), self.cell.outputs
-        alike = batch is None or shape[:1] in ((batch,), (None,))
-        if len(shape) != 3 or shape[-1] != k or not alike:
+        if not fits(shape, (batch, None, k)):
             raise ValueError(f"targets: expected shape ({'b' if batch is None else batch}, w, {k}), got {shape}")
-        if shape[1] is None or shape[1] < self.delays or (steps is not None and shape[1] > steps):
+        known, steps = static(shape[1]), static(steps)
+        if known is None or known < self.delays or (steps is not None and known > steps):
             most = "" if steps is None else f", and no more than the {steps} of the sequences"
             raise ValueError(
                 f"targets: expected as a warm-up a known number of steps, at least the {self.delays} of the delays{most}, "

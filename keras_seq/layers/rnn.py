@@ -13,7 +13,7 @@ from keras_seq import engine
 from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.of_keras import with_own_masks
-from keras_seq.layers.stepwise import Prepared, Stepwise, check_mask, fits, kept, last_real
+from keras_seq.layers.stepwise import Prepared, Stepwise, as_long, check_mask, fits, kept, last_real, static
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -224,7 +224,7 @@ class RNN(Stepwise, keras.layers.RNN):
         cell = self.cell
         inputs = {"inputs": sequences}
         if targets is not None:
-            inputs["targets"] = targets
+            inputs["targets"] = as_long(targets, sequences)
         kept = cell.zoneout_masks(ops.shape(sequences)[:2]) if training else None
         if kept is not None:
             inputs["kept"] = kept
@@ -391,7 +391,7 @@ class RNN(Stepwise, keras.layers.RNN):
         return {**super().get_config(), **own}
 
     def _check(self, sequences, initial_state, mask, constants, targets):
-        if self.unroll and sequences.shape[1] is None:
+        if self.unroll and static(sequences.shape[1]) is None:
             raise ValueError("unroll: expected False where the number of steps is not known, got True")
         if sequences.shape[1] == 0:
             raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")

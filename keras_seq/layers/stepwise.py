@@ -1,5 +1,6 @@
 """What sequence layers share: a form that takes one step at a time, and skipping the steps that a mask hides."""
 
+import numbers
 import typing
 
 from keras import ops
@@ -189,9 +190,25 @@ def skipped_mask(mask, every):
 
 def fits(shape, expected):
     """Whether two static shapes may be the same at run time."""
-    return len(shape) == len(expected) and all(
-        a == b or a is None or b is None for a, b in zip(shape, expected, strict=True)
-    )
+    sizes = [(static(a), static(b)) for a, b in zip(shape, expected, strict=False)]
+    return len(shape) == len(expected) and all(a == b or None in (a, b) for a, b in sizes)
+
+
+def static(size):
+    """A size of a static shape, None where it is not a number: not known, or but a name, as in `export` on JAX."""
+    return size if isinstance(size, numbers.Integral) else None
+
+
+def as_long(x, sequences):
+    """`x` (b, t, ...) with as many steps as the sequences, if JAX has another name for their number.
+
+    It names every unknown size apart, and then nothing can be put side by side. If they differ when it runs, all is NaN.
+    """
+    steps, length = sequences.shape[1], x.shape[1]
+    if None in (steps, length) or steps == length:
+        return x
+    same = ops.convert_to_tensor(steps) == ops.convert_to_tensor(length)
+    return ops.where(same, ops.take(x, ops.arange(steps), axis=1), float("nan"))
 
 
 def check_sequences(sequences, mask):

@@ -12,7 +12,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq.cells.arguments import boolean, described, named, positive_integer
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.layers import ring
-from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask
+from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask, static
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -230,7 +230,7 @@ def _distances(context):
 
 def warn_if_short(layer, sequences):
     """A warning where a sequence is known to be shorter than what a step could see."""
-    steps = sequences.shape[1]
+    steps = static(sequences.shape[1])
     if steps is not None and steps < layer.receptive_field:
         warnings.warn(
             f"{layer.name}: sequences of {steps} steps are shorter than the receptive field of {layer.receptive_field}; "
