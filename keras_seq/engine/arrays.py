@@ -60,6 +60,17 @@ def leading(x, sizes, static, name):
     return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
 
 
+def differentiable(x):
+    """Whether a tensor or variable may have a gradient: its numbers are real or complex."""
+    dtype = tf.as_dtype(x.dtype)
+    return dtype.is_floating or dtype.is_complex
+
+
+def adjoint(kernel):
+    """The transpose of a matrix, of complex numbers the conjugate one: what a product sends cotangents back by."""
+    return tf.transpose(kernel, conjugate=True)
+
+
 def product(x, kernel):
     """x @ kernel, any leading axes, in the type of the kernel; the result in that of x."""
     y = tf.cast(x, kernel.dtype)
@@ -68,9 +79,9 @@ def product(x, kernel):
 
 
 def outer(x, delta, dtype):
-    """The sum over all leading axes of x^T delta, in this type."""
+    """The sum over all leading axes of x^T delta, x conjugate if it is complex, in this type."""
     flat = [tf.cast(tf.reshape(v, (-1, v.shape[-1])), dtype) for v in (x, delta)]
-    return tf.matmul(*flat, transpose_a=True)
+    return tf.matmul(*flat, adjoint_a=True)
 
 
 def take(x, index):

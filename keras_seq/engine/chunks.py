@@ -8,7 +8,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_seq.engine.arrays import column, like, loop, unstack
+from keras_seq.engine.arrays import column, differentiable, like, loop, unstack
 from keras_seq.engine.loop import Loop
 from keras_seq.engine.together import RealSteps
 
@@ -83,7 +83,7 @@ class Chunks(Loop):
             stacks = tuple(s.write(index, g) for s, g in zip(stacks, gradients[:first], strict=True))
             return count + 1, doutputs, dstates, sums, stacks
 
-        inputs = [x for x in parts.inputs if x.dtype.is_floating]
+        inputs = [x for x in parts.inputs if differentiable(x)]
         stacks = tuple(tf.TensorArray(x.dtype, parts.count, element_shape=x.shape[:1] + x.shape[2:]) for x in inputs)
         sums = tuple(tf.zeros_like(a) for a in args[last:])
         _, _, dstates, sums, stacks = loop(parts.count, body, (doutputs, dstates, sums, stacks))
@@ -100,7 +100,7 @@ class _Parts:
         self.chunks = chunks
         inputs, self.states, self.constants, self.values = chunks.fill(args)
         self.args = args
-        self.floating_inputs = sum(x.dtype.is_floating for x in inputs)
+        self.floating_inputs = sum(map(differentiable, inputs))
         static = inputs[0].shape[1]
         self.time = tf.shape(inputs[0])[1] if static is None else static
         self.size = chunks.size
@@ -160,7 +160,7 @@ class _Parts:
             return_sequences=chunks.return_sequences,
             independent=chunks.independent,
         )
-        floating = [x for x in inputs if x.dtype.is_floating]
+        floating = [x for x in inputs if differentiable(x)]
         return part, [*floating, *states, *self.args[len(floating) + len(states) :]]
 
     def arranged(self, stacked):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_seq.engine import together
-from keras_seq.engine.arrays import like, outer, product, stack, swap, unstack, zeros_unless
+from keras_seq.engine.arrays import adjoint, differentiable, like, outer, product, stack, swap, unstack, zeros_unless
 from keras_seq.engine.lanes import apart, joined, lanes, side_by_side
 from keras_seq.engine.marks import handling
 from keras_seq.engine.merge import merged, merger
@@ -220,12 +220,12 @@ class Loop(Step):
         time = self.time(inputs)
         with self.reading(values):
             probe = self.probe(inputs, states, constants)
-        transposed = [tf.transpose(k) for k in probe.kernels]
+        transposed = [adjoint(k) for k in probe.kernels]
         masked = None if self.mask is None else unstack(tf.transpose(self.mask))
         stacks = [unstack(k) for k in kept]
         before, own = stacks[: len(states)], tuple(stacks[len(states) :])
         separate = [j for j in range(len(probe.kernels)) if j not in self.merged]
-        floating = [p.dtype.is_floating for p in tf.nest.flatten(probe.projected)]
+        floating = [differentiable(p) for p in tf.nest.flatten(probe.projected)]
         doutputs, dstates = tuple(cotangents[: len(probe.outputs)]), tuple(cotangents[len(probe.outputs) :])
         each = [unstack(swap(d)) for d in doutputs] if self.return_sequences else []
         last = () if self.return_sequences or self.mask is not None else doutputs
@@ -317,8 +317,8 @@ class Loop(Step):
 
             return kept_product(x, kept.results[j])
 
-        projected = [p for p in tf.nest.flatten(kept.projected) if p.dtype.is_floating]
-        floating = [c for c in constants if c.dtype.is_floating]
+        projected = [p for p in tf.nest.flatten(kept.projected) if differentiable(p)]
+        floating = [c for c in constants if differentiable(c)]
         sources = [*outputs, *kept.states, *projected, *floating, *values]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*sources, *kept.results])
@@ -343,6 +343,6 @@ class Loop(Step):
             tape.watch(args)
             inputs, states, constants, values = self.unpack(args)
             with self.reading(values):
-                projected = [p for p in tf.nest.flatten(self.project(inputs)) if p.dtype.is_floating]
+                projected = [p for p in tf.nest.flatten(self.project(inputs)) if differentiable(p)]
                 made = [*projected, *self.probe(inputs, states, constants).kernels]
         return tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 
-from keras import ops
+from keras import backend, ops
 
 _local = threading.local()
 
@@ -46,6 +46,9 @@ def dot(x, kernel, dropout=True, short=True):
                 f"{mask.shape[-1]}, or to say dropout=False, got one of width {x.shape[-1]}"
             )
         x = x * mask
+    types = [backend.standardize_dtype(v.dtype) for v in (x, kernel)]
+    if len({"complex" in t for t in types}) > 1:
+        raise TypeError(f"kernel of dot: expected complex numbers where x has some, and only there, got {types}")
     dtype = getattr(_local, "dtype", None)
     if dtype is not None and short:
         kernel = ops.cast(kernel, dtype)
@@ -54,6 +57,8 @@ def dot(x, kernel, dropout=True, short=True):
 
 def _product(x, kernel):
     """x @ kernel in the type of the kernel, as one of the type of x."""
+    if "complex" in backend.standardize_dtype(kernel.dtype):
+        return x @ kernel  # Keras's would round complex128
     return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), x.dtype)
 
 

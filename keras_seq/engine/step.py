@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_seq.engine.arrays import column, product, swap
+from keras_seq.engine.arrays import column, differentiable, product, swap
 from keras_seq.engine.marks import handling
 
 
@@ -25,7 +25,7 @@ class Probe(NamedTuple):
 class Step:
     """The step of one call of `scan`, as a function of `args`: what may need a gradient, flat.
 
-    These are those of floating type among all that is `given`, namely the inputs (a nest), the initial states and the
+    Those of floating or complex type among all that is `given`, namely the inputs (a nest), the initial states and the
     constants, then the weights. Its outputs, a nest too, are a flat tuple from here on.
     """
 
@@ -44,8 +44,8 @@ class Step:
         given = [tf.convert_to_tensor(x) for x in [*tf.nest.flatten(self.inputs), *self.states, *self.constants]]
         # a tensor given twice is two arguments, each with a gradient of its own
         self.given = [tf.identity(x) if any(x is y for y in given[:i]) else x for i, x in enumerate(given)]
-        self.floating = [x.dtype.is_floating for x in self.given]
-        self.weights = [w for w in self.weights if tf.as_dtype(w.dtype).is_floating]
+        self.floating = [differentiable(x) for x in self.given]
+        self.weights = [w for w in self.weights if differentiable(w)]
 
     @property
     def args(self):
@@ -107,7 +107,7 @@ class Step:
             return results[-1]
 
         first = tf.nest.map_structure(lambda x: x[0], inputs)
-        sources = [x for x in [*tf.nest.flatten(first), *states] if x.dtype.is_floating]
+        sources = [x for x in [*tf.nest.flatten(first), *states] if differentiable(x)]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, handling(record):
             tape.watch(sources)
             projected = self.project(first)

@@ -44,7 +44,7 @@ def scan(
         step: function `(projected, states, constants) -> (output, new_states)`; an output may be a nest of tensors.
         inputs: tensor (b, t, d...), or a nest of such.
         states: tensors (b, ...), the initial states.
-        constants: tensors that do not change in time; those of floating type get gradients.
+        constants: tensors that do not change in time; those of floating or complex type get gradients.
         weights: Keras variables that `project` and `step` read.
         mask: boolean tensor (b, t), True for real steps, or None.
         go_backwards: read time in reverse; the outputs come in the order of processing.
