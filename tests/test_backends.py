@@ -164,3 +164,33 @@ def test_jax_is_served_by_the_loop_of_keras(tmp_path):
     done = subprocess.run(code, capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines() == [*counts, "fitted on jax"], done.stderr[-3000:]
     assert keras_seq.engine.scan is not None
+
+
+REFUSED = """
+import numpy as np, keras, keras_seq
+from keras_seq.models import ImageCaptioner, LanguageModel, Seq2Seq, Vocabulary
+words = Vocabulary.of(["ab ba"], split="characters")
+tokens, ones = np.full((2, 4), 4, "int32"), np.ones(2, bool)
+captioner, translator = ImageCaptioner(words, (12, 12, 3)), Seq2Seq(words, words)
+model = LanguageModel(words, keras_seq.GRU(4, return_sequences=True), embedding_size=4)
+for attempt in (
+    lambda: captioner.fit([np.zeros((2, 12, 12, 3)), tokens], tokens),
+    lambda: translator.fit([tokens, tokens], tokens),
+    lambda: model((tokens, ones)),
+    lambda: translator.generate(["ab"]),
+):
+    try:
+        attempt()
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_what_runs_on_tensorflow_alone_says_so():
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, env=environment, check=False)
+    said = [f"{what}: expected Keras on the TensorFlow backend, got 'jax'" for what in WHAT]
+    assert done.stdout.splitlines() == said, done.stderr[-2000:]
+
+
+WHAT = ["ImageCaptioner.fit", "Seq2Seq.fit", "LanguageModel on tokens with starts", "Seq2Seq.generate"]

@@ -13,7 +13,7 @@ from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
 from keras_seq.models.generation import Writer
-from keras_seq.models.training import TokenTraining
+from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
 
 _FEATURES_AS = ("initial_state", "each_step", "attention")
@@ -222,6 +222,10 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             penalty = ops.cast(ops.mean(missing), long_type(keras.config.floatx()))
             self.add_loss(self.attention_penalty * penalty)
         return undefined(self.readout(self.dropped(outputs, training)), wrong)
+
+    def fit(self, *args, **kwargs):
+        needs_tensorflow("ImageCaptioner.fit")
+        return super().fit(*args, **kwargs)
 
     def example(self, element):
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.

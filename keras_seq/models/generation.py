@@ -13,6 +13,7 @@ from keras_seq.decoding import beam, beam_search, greedy, sample, sampling
 from keras_seq.decoding.random import key_of
 from keras_seq.decoding.tokens import Rules, number
 from keras_seq.engine import dropped
+from keras_seq.models.training import needs_tensorflow
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
 NUMBERS = {**sampling.NUMBERS, **beam.NUMBERS}
@@ -102,6 +103,7 @@ class Writer:
 
     def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
         """`generate_tokens`, compiled under XLA: once for all values of options but those in `FIXED`, and functions."""
+        needs_tensorflow(f"{type(self).__name__}.generate")
         self.check_inputs(inputs)
         if prompt is None:
             prompt = self._starts(inputs)

@@ -14,7 +14,7 @@ from keras_seq.decoding.tokens import Rules, broken, undefined
 from keras_seq.layers.parts import build_part, call_with_states
 from keras_seq.models.generation import Writer
 from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
-from keras_seq.models.training import TokenTraining
+from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
 
 ENDLESS = 2**31 - 1
@@ -145,6 +145,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
 
     def _carried(self, words, starts, mask, training):
         """The outputs of a chunk, from the states in which the chunk before it has left each row."""
+        needs_tensorflow("LanguageModel on tokens with starts")
         rows = words.shape[0]
         if rows is None:
             raise ValueError("tokens: expected a known number of rows together with starts, got None")

@@ -25,7 +25,7 @@ from keras_seq.layers.parts import (
 )
 from keras_seq.layers.stepwise import last_real
 from keras_seq.models.generation import Writer
-from keras_seq.models.training import TokenTraining
+from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -222,6 +222,10 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         start = (ops.convert_to_tensor(1, dtype="int32"), target[:, 0], target, *keras.tree.flatten(state))
         mixed = ops.while_loop(lambda index, *_: index < shape[1], advance, start)[2]
         return ops.stop_gradient(mixed)
+
+    def fit(self, *args, **kwargs):
+        needs_tensorflow("Seq2Seq.fit")
+        return super().fit(*args, **kwargs)
 
     def tokens(self, source, target=None):
         """int32 tokens of strings (b,), padded to multiples of `pad_to`: those of `source`, or of both."""

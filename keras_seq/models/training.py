@@ -18,6 +18,12 @@ class TokenCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
         super().__init__(dtype=dtype or long_type(keras.config.floatx()), **kwargs)
 
 
+def needs_tensorflow(what):
+    """A RuntimeError unless Keras runs on the TensorFlow backend."""
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(f"{what}: expected Keras on the TensorFlow backend, got {keras.config.backend()!r}")
+
+
 class TokenTraining:
     """What a model from tokens to logits (b, t, v), with a `vocabulary`, adds to the training of Keras.
 
