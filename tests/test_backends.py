@@ -190,7 +190,7 @@ def test_what_runs_on_tensorflow_alone_says_so():
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, env=environment, check=False)
     said = [f"{what}: expected Keras on the TensorFlow backend, got 'jax'" for what in WHAT]
-    assert done.stdout.splitlines() == said, done.stderr[-2000:]
+    assert [text for text in said if text not in done.stdout] == [], done.stderr[-2000:]
 
 
 WHAT = ["ImageCaptioner.fit", "Seq2Seq.fit", "LanguageModel on tokens with starts", "Seq2Seq.generate"]

@@ -88,6 +88,7 @@ def test_truncation_with_masks_and_reversed():
     assert_close((results, [gradients[0][:, ::-1], *gradients[1:]]), expected, 1e-11)
 
 
+@pytest.mark.deep
 def test_truncation_compiled_and_trained():
     x = np.random.default_rng(0).normal(size=(16, 7, 3)).astype("float32")
     layer = keras_seq.LSTM(4, truncate=3, recurrent_dropout=0.1, zoneout=0.1, return_sequences=True)

@@ -59,6 +59,7 @@ def test_gradient_penalty_equals_the_loop_written_out(case):
     assert_close(penalised(layer)(*given), penalised(unrolled)(*given), 1e-9)
 
 
+@pytest.mark.deep
 def test_gradient_penalty_compiled():
     case = Case("LSTM")
     layer = case("float64", **SEQUENCES)
@@ -87,6 +88,7 @@ def test_jacobian_equals_that_of_keras(graph):
     assert_close([jacobian(layer)(x)], [jacobian(twin)(x)], 1e-10)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     **named(
         [

@@ -341,6 +341,7 @@ def names_and_paths(make):
     return [(w.path, w.name, tuple(w.shape)) for w in model.weights]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("made", [every, models])
 def test_names_and_paths_of_weights_are_those_of_keras(made):
     theirs, ours = ([names_and_paths(make) for make in made(package)] for package in EITHER)

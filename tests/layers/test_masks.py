@@ -26,6 +26,7 @@ def test_nothing_large_behind_a_mask_counts(value):
     assert_close(differentiated(layer)(*poisoned(given, value)), differentiated(layer)(*given), 0.0)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 def test_nothing_behind_a_mask_counts_compiled(jit):
     for case in (conformance.Case("GRU"), conformance.Case("LSTM")):
@@ -43,6 +44,7 @@ def test_nothing_behind_a_mask_counts_in_the_unrolled_loop_either(flags):
     assert_close(differentiated(layer)(*poisoned(given, np.nan)), differentiated(layer)(*given), 0.0)
 
 
+@pytest.mark.deep
 def test_mask_of_ones_is_no_mask():
     for case in KINDS:
         layer = case("float64", **SEQUENCES)

@@ -200,6 +200,7 @@ def plant(b=32, t=12, seed=0):
     return x.astype("float32"), y.astype("float32")
 
 
+@pytest.mark.deep
 def test_fit_open_and_then_closed_loop_compiled():
     x, y = plant()
     layer = keras_seq.NARX(8, 1, input_delays=[1], output_delays=2, return_sequences=True)

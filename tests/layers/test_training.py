@@ -76,6 +76,7 @@ def test_fit_a_strangers_cell_compiled():
     check_fitted(sequential(keras_seq.RNN(conformance.TangledCell())), X, Y)
 
 
+@pytest.mark.deep
 def test_fit_with_states_from_an_encoder():
     """Final states of one memory are the initial ones of another; gradients pass through them."""
     inputs = keras.Input((None, D))
@@ -143,6 +144,7 @@ def test_time_distributed_of_keras():
     assert_close([together], [tf.stack([layer(x[:, i]) for i in range(3)], 1)], 1e-6)
 
 
+@pytest.mark.deep
 def test_fit_in_mixed_precision():
     layer = keras_seq.LSTM(U, dtype="mixed_float16")
     check_fitted(keras.Sequential([layer, keras.layers.Dense(1, dtype="float32")]), X, Y)

@@ -74,6 +74,7 @@ def test_the_extra_term_is_that_of_the_textbook():
     np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("features_as", "jit"), [("each_step", False), ("attention", True)], ids=str)
 def test_learns_three_pictures_by_heart(features_as, jit):
     keras.utils.set_random_seed(3)

@@ -54,6 +54,7 @@ def moves_nothing(kind, name, wrong, mode):
     assert any(np.any(now != then) for now, then in zip(weights(model), before, strict=True))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("kind", "name", "wrong", "mode"), QUICK)
 def test_no_weight_moves(kind, name, wrong, mode):
     moves_nothing(kind, name, wrong, mode)
@@ -65,6 +66,7 @@ def test_no_weight_moves_whatever_it_is(kind, name, wrong, mode):
     moves_nothing(kind, name, wrong, mode)
 
 
+@pytest.mark.deep
 def test_the_logits_of_such_rows_alone_are_nan_and_send_no_gradient():
     model = made("Seq2Seq")
     inputs, _ = batch("Seq2Seq")
@@ -90,6 +92,7 @@ def test_the_logits_of_such_rows_alone_are_nan_and_send_no_gradient():
     assert all(np.all(np.isfinite(tf.convert_to_tensor(g))) for g in found)
 
 
+@pytest.mark.deep
 def test_the_states_that_are_carried_stay_finite():
     model = made("LanguageModel")
     model.compile("sgd", jit_compile=True)

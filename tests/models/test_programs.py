@@ -43,6 +43,7 @@ def traced(monkeypatch):
     return found
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_program_for_all_values(name, traced):
     model, decoder = made("Seq2Seq"), "beam" if name in BEAMS else "sample"
@@ -94,6 +95,7 @@ def test_what_is_wrong_is_named_before_anything_is_compiled(traced):
         write(decoder="sample", length_penalty=1.0)
 
 
+@pytest.mark.deep
 def test_those_used_last_are_kept(monkeypatch, traced):
     monkeypatch.setattr(generation, "PROGRAMS", 3)
     model = made("LanguageModel")

@@ -53,6 +53,7 @@ def test_without_one_the_model_is_asked_for_the_next(kind):
     np.testing.assert_array_equal(model.seed_generator.state, [11, 2])
 
 
+@pytest.mark.deep
 def test_streams_are_what_generate_gives():
     """With a seed, with limits; and each draws by itself, however they are read in turn."""
     model = made("LanguageModel")
@@ -78,6 +79,7 @@ def test_streams_are_what_generate_gives():
     np.testing.assert_array_equal(model.seed_generator.state, [11, 0])
 
 
+@pytest.mark.deep
 def test_exported_with_a_seed(tmp_path):
     model, prompt = made("LanguageModel"), np.array([[WORDS.start, 5], [WORDS.start, 0]], "int32")
     model.export(tmp_path / "seeded", options={"seed": 5, **HOT}, verbose=False)

@@ -291,6 +291,7 @@ def trained():
     return found, history
 
 
+@pytest.mark.deep
 def test_learns_to_translate(trained):
     found, history = trained
     assert int(found.training_step.value) == 80
@@ -300,6 +301,7 @@ def test_learns_to_translate(trained):
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-4)
 
 
+@pytest.mark.deep
 def test_saved_and_served(trained, tmp_path):
     """The file of Keras, compiled as it was; and a SavedModel of tokens and of text, where keras_seq is not."""
     found, _ = trained

@@ -75,6 +75,7 @@ def test_a_learned_initial_state_learns_where_streams_begin():
         assert [bool(np.abs(g).max() > 1e-3) for g in tape.gradient(loss, learned)] == [moves, moves]
 
 
+@pytest.mark.deep
 def test_compiled_training_on_streams_and_exact_evaluation():
     """Validation leaves training alone; the loss of a stream is that of one call on all of it, whatever the chunks."""
     model, tokens = made(sequences(keras_seq.SimpleRNN, 6), scale=0.2), np.asarray(CHARACTERS.encode([TEXT]))[:, 1:-1]
