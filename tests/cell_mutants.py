@@ -188,7 +188,7 @@ GROUPS = [
         reading("input_feeding"),
         [
             (display(within=call("concatenate")), "[{1}, {0}]"),
-            (display(within=choice("input_feeding", nth=2)), "({0}, ops.zeros_like({1}))"),
+            (display(within=choice("input_feeding", nth=1)), "({0}, ops.zeros_like({1}))"),
         ],
     ),
     (ATTENTION, "step", reading("units=5"), [(call("attend", "states"), argument(0, "states[1]"))]),

@@ -146,7 +146,7 @@ MUTANTS = [
     (Bidirectional, "_read_backwards", choice("return_sequences"), "{1}", [plain("Bidirectional-LSTM")]),
     (Bidirectional, "_read_backwards", call("flip", "mask"), "{0}", [values("Bidirectional-LSTM")]),
     (Bidirectional, "call", display("states", "further", nth=0), "({0}, {2}, {1})", [plain("Bidirectional-LSTM")]),
-    (Bidirectional, "call", call("_merge"), "self._merge({1}, {0})", [plain("Bidirectional-two-kinds")]),
+    (Bidirectional, "call", display(within=call("_merge")), "({1}, {0})", [plain("Bidirectional-two-kinds")]),
     (Bidirectional, "reset_state", choice("stateful"), negated, [STATEFUL["both ways"], STATEFUL["one both ways"]]),
     (Bidirectional, "stateful", call("getattr"), "False", [STATEFUL["both ways"], STATEFUL["one both ways"]]),
     (Bidirectional, "compute_mask", choice("return_sequences"), "{0}", [ENDED]),

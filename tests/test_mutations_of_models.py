@@ -115,7 +115,7 @@ ENCODED = words("test_encode_and_decode")
 
 MUTANTS = [
     # what all models share
-    (LanguageModel, "compile", call("SparseCategoricalCrossentropy"), without("ignore_class"), [PADDING]),
+    (LanguageModel, "compile", call("TokenCrossEntropy"), without("ignore_class"), [PADDING]),
     (Seq2Seq, "writable", op("&"), "{0}", [translating("test_padding_and_start_are_never_written")]),
     (Seq2Seq, "writable", op("&"), "{1}", [translating("test_padding_and_start_are_never_written")]),
     (
@@ -211,7 +211,7 @@ MUTANTS = [
     # pictures in words
     (ImageCaptioner, "call", call("dropped", "embedding"), "{0}", [DROPPED[ImageCaptioner]]),
     (ImageCaptioner, "call", call("dropped", within=call("readout")), "{0}", [DROPPED[ImageCaptioner]]),
-    (ImageCaptioner, "call", op("*", "alignment"), "{0}", [PENALTY]),
+    (ImageCaptioner, "call", op("*", call("cast")), "{0}", [PENALTY]),
     (ImageCaptioner, "call", op("*", "attention_penalty"), "{1}", [PENALTY]),
     (ImageCaptioner, "start", call("meshgrid"), argument("indexing", "'xy'"), [LOOKS]),
     (ImageCaptioner, "start", display("features", "places"), "[{1}, {0}]", [LOOKS]),

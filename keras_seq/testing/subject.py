@@ -107,4 +107,7 @@ def _changed(config, changes, dtype=None):
         policy = isinstance(new["dtype"], dict)
         if dtype is not None and (policy or new["dtype"] is None):
             new["dtype"] = dtype
+    long = ("float32", "float64")
+    if "batch_shape" in new and new.get("dtype") in long and dtype in long:  # the input of a network
+        new["dtype"] = dtype
     return new
