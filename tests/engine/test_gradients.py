@@ -82,19 +82,19 @@ def test_one_trace_serves_all_sizes_compiled(case):
     traces = []
 
     @tf.function(jit_compile=True, reduce_retracing=True)
-    def compiled(x, constants):
+    def compiled(x, constants, targets):
         traces.append(1)
-        results = conformance.call(layer, Data(x, constants=constants), training=True)
+        results = conformance.call(layer, Data(x, constants=constants, targets=targets), training=True)
         return results, tf.gradients(sum(tf.reduce_sum(r * r) for r in results), [x, *layer.trainable_variables])
 
     for b, t in [(4, 5), (2, 3), (1, 1)]:
         given = conformance.data(case, layer, b, t)
         with tf.GradientTape() as tape:
             tape.watch(given.x)
-            results = conformance.call(layer, Data(given.x, constants=given.constants))
+            results = conformance.call(layer, Data(given.x, constants=given.constants, targets=given.targets))
             loss = sum(tf.reduce_sum(r * r) for r in results)
         gradients = tape.gradient(loss, [given.x, *layer.trainable_variables])
-        assert_close(compiled(given.x, given.constants), (results, gradients), 1e-11, f"b, t = {b, t}")
+        assert_close(compiled(given.x, given.constants, given.targets), (results, gradients), 1e-11, f"b, t = {b, t}")
     assert len(traces) <= 2
 
 
