@@ -350,7 +350,7 @@ def test_names_and_paths_of_weights_are_those_of_keras(made):
 
 
 def test_the_path_of_a_kernel():
-    weights = alone(keras_seq.Bidirectional(keras_seq.LSTM(5), name="bidirectional")).weights
+    weights = alone(keras_seq.Bidirectional(keras_seq.LSTM(5, name="lstm"), name="bidirectional")).weights
     assert weights[0].path == "bidirectional/forward_lstm/lstm_cell/kernel"
 
 
