@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import structures
 import tensorflow as tf
-from cases import CASES, B, D, T, U
+from cases import CASES, QUICK, B, D, T, U
 from conformance import MASK, randomised
 from structures import STRUCTURES
 
@@ -37,7 +37,16 @@ SETTINGS = {
     "mixed_bfloat16": ("float32", "mixed_bfloat16"),
 }
 OTHERS = [name for name in SETTINGS if name != "float32"]
-POLICIES = ["float32", "float64", "bfloat16", "mixed_float16", "mixed_bfloat16"]
+# a policy and another within it
+PAIRS = [
+    ("float32", "float64"),
+    ("float32", "bfloat16"),
+    ("float32", "mixed_bfloat16"),
+    ("float64", "mixed_float16"),
+    ("bfloat16", "mixed_float16"),
+    ("mixed_float16", "float32"),
+    ("mixed_bfloat16", "float64"),
+]
 ERRORS = {
     "float64": 1e-4,
     "late float64": 1e-6,
@@ -154,8 +163,15 @@ def of_case(case, layer):
 
 
 @pytest.mark.deep
-@under(*OTHERS)
-@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+@pytest.mark.parametrize(
+    ("case", "globally"),
+    [
+        pytest.param(case, name, id=f"{case.name}-{name}")
+        for case, name in itertools.product(CASES, OTHERS)
+        if case in QUICK or "late" not in name
+    ],
+    indirect=["globally"],
+)
 def test_memories(case, globally):
     def run():
         layer = case(None, return_sequences=True, return_state=True)
@@ -265,11 +281,10 @@ def check_within(kind, outer, inner):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("outer", POLICIES)
 @pytest.mark.parametrize("kind", WITHIN)
-def test_a_policy_within_another(kind, outer):
+def test_a_policy_within_another(kind):
     expected = check_within(kind, "float32", "float32")
-    for inner in POLICIES:
+    for outer, inner in PAIRS:
         assert_near(check_within(kind, outer, inner), expected, 0.2)
 
 
@@ -289,25 +304,23 @@ def test_some_policies_within_others(kind, outer, inner):
 # -- what is drawn, summed and counted -------------------------------------------------------------------------------------
 
 
-@under("bfloat16")
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: keras_seq.LSTM(4, full_gate_recurrence=True, projection=3),
-        lambda: keras_seq.TDNN(3, delays=3, kernel_initializer="orthogonal", weight_normalization=True),
-        lambda: keras_seq.TCN(4, dilations=[1], kernel_initializer="orthogonal"),
-    ],
-    ids=["LSTM", "TDNN", "TCN"],
-)
-def test_orthogonal_weights_of_sixteen_bits(make, globally):
+ORTHOGONAL = {
+    "LSTM": lambda: keras_seq.LSTM(4, full_gate_recurrence=True, projection=3),
+    "TDNN": lambda: keras_seq.TDNN(3, delays=3, kernel_initializer="orthogonal", weight_normalization=True),
+    "TCN": lambda: keras_seq.TCN(4, dilations=[1], kernel_initializer="orthogonal"),
+}
+
+
+@pytest.mark.parametrize("kind", ORTHOGONAL)
+def test_orthogonal_weights_of_sixteen_bits(kind):
     """They are the rounded ones of float32, and what is said of how they were drawn is the same."""
-    keras.utils.set_random_seed(0)
-    layer = make()
-    layer.build((None, None, D))
-    with setting("float32"):
-        keras.utils.set_random_seed(0)
-        twin = make()
-        twin.build((None, None, D))
+    found = []
+    for name in ("bfloat16", "float32"):
+        with setting(name):
+            keras.utils.set_random_seed(0)
+            found.append(ORTHOGONAL[kind]())
+            found[-1].build((None, None, D))
+    layer, twin = found
     assert {w.dtype for w in layer.weights if "seed" not in w.path} == {"bfloat16"}
     for ours, exact in zip(layer.weights, twin.weights, strict=True):
         np.testing.assert_array_equal(*in_float64([ours.value, tf.cast(exact.value, ours.dtype)]))
@@ -347,9 +360,14 @@ def test_classes_of_sound_in_sixteen_bits(dtype):
     np.testing.assert_array_equal(found, keras_seq.mu_law_encode(np.asarray(tf.cast(signal, "float64"))))
 
 
-@under("bfloat16", "float64")
-def test_likelihoods_of_many_tokens(globally):
+@pytest.mark.parametrize("name", ["bfloat16", "float64"])
+def test_likelihoods_of_many_tokens(name):
     """Numbers of tokens above 256 stay what they are, and so do sums of as many terms."""
+    with setting(name):
+        check_likelihoods()
+
+
+def check_likelihoods():
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(4, 300, 400)), rng.integers(1, 400, size=(4, 300))
     targets[0, 100:] = 0
