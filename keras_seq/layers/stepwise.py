@@ -208,7 +208,7 @@ def as_long(x, sequences):
     if None in (steps, length) or steps == length:
         return x
     same = ops.convert_to_tensor(steps) == ops.convert_to_tensor(length)
-    return ops.where(same, ops.take(x, ops.arange(steps), axis=1), float("nan"))
+    return ops.where(same, ops.take(x, ops.arange(steps, dtype="int32"), axis=1), float("nan"))
 
 
 def check_sequences(sequences, mask):
