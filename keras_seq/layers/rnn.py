@@ -36,7 +36,8 @@ class RNN(Stepwise, keras.layers.RNN):
     policy of its own; that of the layer says the type of the outputs.
 
     Args:
-        cell: a `keras_seq.Cell`, or any Keras RNN cell.
+        cell: a `keras_seq.Cell`, or any Keras RNN cell; a list of them is one `keras.layers.StackedRNNCells`, whose states are
+            one flat list here.
         return_sequences: return all outputs (b, t, u) rather than the last one (b, u).
         return_state: return the final states too, each (b, u), after the output.
         return_internals: return, as the last output, what the cell's step exposes: a dict from names to (b, t, width)
@@ -96,6 +97,8 @@ class RNN(Stepwise, keras.layers.RNN):
         checkpoint=False,
         **kwargs,
     ):
+        if isinstance(cell, (list, tuple)):
+            cell = keras.layers.StackedRNNCells(cell, dtype=kwargs.get("dtype"))
         flags = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
         flags = {name: boolean(name, value) for name, value in zip(FLAGS, flags, strict=True)}
         super().__init__(cell, **flags, **{"autocast": False, **kwargs})

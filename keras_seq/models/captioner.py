@@ -134,6 +134,10 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             raise TypeError(
                 f"cell: expected a keras_seq.{kind.__name__} with features_as={features_as!r}, got {cell!r}"
             )
+        if features_as == "initial_state" and cell.constants:
+            raise ValueError(
+                f"cell: expected one that reads no constants with features_as={features_as!r}, got {cell!r}"
+            )
         self.attends = features_as == "attention"
         self.vocabulary = vocabulary
         self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
