@@ -1,5 +1,6 @@
 """The linear recurrence h_t = a_t h_{t-1} + b_t for all t at once."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -14,9 +15,9 @@ def linear_recurrence(a, b, initial):
     them. The gradient is a linear recurrence too, from the last step to the first: it keeps the result alone.
 
     Args:
-        a: tensor (t, b, u), or a number, the same for all.
+        a: tensor (t, b, u), or a real number, the same for all.
         b: tensor (t, b, u), the time first.
-        initial: tensor (b, u).
+        initial: tensor (b, u). All tensors are real, or all complex.
 
     Returns:
         Tensor (t, b, u) of h_1 .. h_t.
@@ -44,11 +45,17 @@ def _varying(a, b, initial):
 
     def gradient(delta, upstream=None):
         delta = delta if upstream is None else upstream
-        back = _backwards(ops.concatenate([a[1:], ops.zeros_like(a[:1])], axis=0), delta, initial)
+        factors = _as_in_gradients(a)
+        back = _backwards(ops.concatenate([factors[1:], ops.zeros_like(a[:1])], axis=0), delta, initial)
         before = ops.concatenate([initial[None], h[:-1]], axis=0)
-        return back * before, back, a[0] * back[0]
+        return back * _as_in_gradients(before), back, factors[0] * back[0]
 
     return h, gradient
+
+
+def _as_in_gradients(factor):
+    """What a gradient is multiplied by where a value is multiplied by this: its conjugate, except on JAX."""
+    return factor if keras.config.backend() == "jax" else ops.conj(factor)
 
 
 def _backwards(following, delta, initial):

@@ -227,10 +227,6 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             self.add_loss(self.attention_penalty * penalty)
         return undefined(self.readout(self.dropped(outputs, training)), wrong)
 
-    def fit(self, *args, **kwargs):
-        needs_tensorflow("ImageCaptioner.fit")
-        return super().fit(*args, **kwargs)
-
     def example(self, element):
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.
 
@@ -290,6 +286,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         """
         if format != "tf_saved_model":
             return super().export(filepath, format=format, **kwargs)
+        needs_tensorflow("ImageCaptioner.export")
         pictures = [tf.TensorSpec((None, *self.image_shape), tf.uint8, name="images")]
         archive = keras.export.ExportArchive()
         archive.track(self)

@@ -181,11 +181,15 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         return self.vocabulary.check("tokens", tokens)
 
     def make_train_function(self, force=False):
-        if self.train_function is None or force:
+        if keras.config.backend() != "tensorflow":  # where nothing is carried
+            super().make_train_function(force)
+        elif self.train_function is None or force:
             self.train_function = by_shape(lambda: self._made("train"))
 
     def make_test_function(self, force=False):
-        if self.test_function is None or force:
+        if keras.config.backend() != "tensorflow":  # where nothing is carried
+            super().make_test_function(force)
+        elif self.test_function is None or force:
             self.test_function = by_shape(lambda: self._made("test"))
 
     def _made(self, kind):
@@ -206,7 +210,8 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
             TypeError, ValueError: texts that are neither; rows that the replicas of the strategy, under which the model was
                 made, cannot share equally; what `stream_batches` refuses.
         """
-        strategy = getattr(self, "distribute_strategy", None)  # of TensorFlow alone
+        needs_tensorflow("LanguageModel.streams")
+        strategy = getattr(self, "distribute_strategy", None)
         replicas = strategy.num_replicas_in_sync if strategy else 1
         if positive_integer("rows", rows) % replicas:
             raise ValueError(f"rows: expected a multiple of the {replicas} replicas, got {rows}")
@@ -300,6 +305,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         Raises:
             TypeError, ValueError: another decoder; what `generate` refuses.
         """
+        needs_tensorflow("LanguageModel.stream")
         if decoder not in STREAMED:
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
         if decoder == "greedy" and seed is not None:
@@ -358,6 +364,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         """
         if format != "tf_saved_model":
             return super().export(filepath, format=format, **kwargs)
+        needs_tensorflow("LanguageModel.export")
         if decoder not in ("sample", "greedy"):
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
         options = dict(options or {})

@@ -223,10 +223,6 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         mixed = ops.while_loop(lambda index, *_: index < shape[1], advance, start)[2]
         return ops.stop_gradient(mixed)
 
-    def fit(self, *args, **kwargs):
-        needs_tensorflow("Seq2Seq.fit")
-        return super().fit(*args, **kwargs)
-
     def tokens(self, source, target=None):
         """int32 tokens of strings (b,), padded to multiples of `pad_to`: those of `source`, or of both."""
         found = self._padded(self.source.encode(source, start=False), self.source.pad, self._multiples[0])
@@ -318,6 +314,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         """
         if format != "tf_saved_model":
             return super().export(filepath, format=format, **kwargs)
+        needs_tensorflow("Seq2Seq.export")
         tokens = [tf.TensorSpec((None, None), tf.int32, name="tokens")]
         archive = keras.export.ExportArchive()
         archive.track(self)

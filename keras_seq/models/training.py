@@ -21,7 +21,9 @@ class TokenCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
 def needs_tensorflow(what):
     """A RuntimeError unless Keras runs on the TensorFlow backend."""
     if keras.config.backend() != "tensorflow":
-        raise RuntimeError(f"{what}: expected Keras on the TensorFlow backend, got {keras.config.backend()!r}")
+        raise RuntimeError(
+            f"{what}: TensorFlow only, expected Keras on the TensorFlow backend, got {keras.config.backend()!r}"
+        )
 
 
 class TokenTraining:

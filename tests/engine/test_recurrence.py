@@ -49,3 +49,32 @@ def test_values_and_derivatives(time, constant):
     for function in functions:
         for found, wanted in zip(function(*given), expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["eager", "graph", "xla", "any number of steps"])
+def test_complex_numbers(way):
+    """Values, and gradients as TensorFlow has them: dL/dx + i dL/dy of z = x + iy."""
+
+    def numbers(*shape):
+        return tf.constant(0.7 * (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)), "complex64")
+
+    a, b, initial, weights = numbers(7, 2, 3), numbers(7, 2, 3), numbers(2, 3), numbers(7, 2, 3)
+
+    def with_gradients(recurrence):
+        def function(a, b, initial):
+            with tf.GradientTape() as tape:
+                tape.watch([a, b, initial])
+                h = recurrence(a, b, initial)
+                loss = tf.reduce_sum(tf.math.real(weights * h * h))
+            return [h, *tape.gradient(loss, [a, b, initial])]
+
+        return function
+
+    ours = with_gradients(linear_recurrence)
+    if way == "any number of steps":
+        sequence, state = tf.TensorSpec((None, None, 3), "complex64"), tf.TensorSpec((None, 3), "complex64")
+        ours = tf.function(ours, input_signature=[sequence, sequence, state])
+    elif way != "eager":
+        ours = tf.function(ours, jit_compile=way == "xla")
+    for found, wanted in zip(ours(a, b, initial), with_gradients(by_a_loop)(a, b, initial), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
