@@ -1,15 +1,24 @@
 """Pictures of what was attended to: source positions of a sequence, places of a picture."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from keras_seq.typing import Tensor
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 CELL, MOST = 0.25, 14  # inches: a side of one weight in the picture, and of all of them at the most
 DARKEST = 0.7  # how much of the light is taken from a place that is not attended to
 PANEL, COLUMNS = 1.7, 6  # inches, and panels side by side
 
 
-def plot_alignment(weights, source=None, target=None):
+def plot_alignment(weights: Tensor, source: Any = None, target: Any = None) -> matplotlib.figure.Figure:
     """Draw which source positions each output of one sequence has read: a row for each output, from the top.
 
     A weight of 0 is white, the greatest of all black; the colour bar gives the scale. Long sequences get smaller cells
@@ -53,7 +62,9 @@ def plot_alignment(weights, source=None, target=None):
     return figure
 
 
-def plot_attended(image, words, weights, map_shape):
+def plot_attended(
+    image: Tensor, words: Sequence[str], weights: Tensor, map_shape: Sequence[int]
+) -> matplotlib.figure.Figure:
     """Draw what of a picture each word has read: the picture, then a panel for each word, dark where it did not look.
 
     The weights of a word are taken for those of equal rectangles that cover the picture, h' down and w' across, and are

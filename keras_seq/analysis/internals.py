@@ -1,12 +1,27 @@
 """A picture of what a memory does at each step."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
+from keras_seq.typing import Tensor
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # those that lie between two bounds by their nature are drawn on this scale, all others on one symmetric about zero
 _GATE = "_gate"
 
 
-def plot_internals(internals, row=0, names=None, steps=None):
+def plot_internals(
+    internals: Mapping[str, Tensor],
+    row: int = 0,
+    names: Sequence[str] | None = None,
+    steps: Sequence[Any] | None = None,
+) -> matplotlib.figure.Figure:
     """Draw the internals of one sequence: a panel for each name, time to the right, a line of the picture for each unit.
 
     Gates are drawn from 0 (white) to 1 (black), all else from blue (negative) to red (positive), each panel on its own

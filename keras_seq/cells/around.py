@@ -1,9 +1,14 @@
 """What cells share that add something to the step of another cell."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from keras import ops
 
 from keras_seq.cells.base import Cell
 from keras_seq.cells.gated import GatedCell
+from keras_seq.typing import Config, Shape, Tensor
 
 SETTLED = ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_state")
 
@@ -16,7 +21,7 @@ class CellAround(Cell):
 
     constants_by_row = True
 
-    def __init__(self, cell, **kwargs):
+    def __init__(self, cell: Cell, **kwargs: Any) -> None:
         for name in SETTLED:
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__}: unknown argument {name!r}; give it to the cell within")
@@ -26,22 +31,22 @@ class CellAround(Cell):
         self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
         self.blocked, self.takes_targets, self.mixes_rows = cell.blocked, cell.takes_targets, cell.mixes_rows
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if not self.cell.built:
             self.cell.build(input_shape)
             self.cell.built = True
         super().build(input_shape)
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         return list(self._long(self.cell.get_initial_state(batch_size)))
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         return self.cell.project(inputs)
 
-    def readout(self, outputs):
+    def readout(self, outputs: Tensor) -> Tensor:
         return self.cell.readout(outputs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         for name in SETTLED:  # the inner cell's
             del config[name]

@@ -1,5 +1,10 @@
 """A cell that reads a memory: at each step the places that fit what it looks for."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import keras
 from keras import activations, initializers, ops
 
@@ -11,6 +16,7 @@ from keras_seq.cells.around import CellAround, check_gated, check_projection
 from keras_seq.cells.base import Cell
 from keras_seq.cells.floats import lowest
 from keras_seq.engine import dot, expose, multiplying_in
+from keras_seq.typing import Activation, Initializer, LayerArguments, Shape, Tensor
 
 SCORES = ("additive", "dot", "general", "multi_head")
 
@@ -81,17 +87,17 @@ class AttentionCell(CellAround):
 
     def __init__(
         self,
-        cell,
-        score="additive",
-        units=None,
-        query="before",
-        output_units=None,
-        output_activation="tanh",
-        input_feeding=False,
-        heads=1,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        cell: Cell,
+        score: str = "additive",
+        units: int | None = None,
+        query: str = "before",
+        output_units: int | None = None,
+        output_activation: Activation = "tanh",
+        input_feeding: bool = False,
+        heads: int = 1,
+        kernel_initializer: Initializer = "glorot_uniform",
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
         if score not in SCORES:
             raise ValueError(f"score: expected one of {SCORES}, got {score!r}")
         if query not in ("before", "after"):
@@ -129,10 +135,10 @@ class AttentionCell(CellAround):
             self.state_size = [*cell.state_size, self.output_size]
 
     @property
-    def query_size(self):
+    def query_size(self) -> int:
         return self.cell.state_size[0] if self.query == "before" else self.cell.output_size
 
-    def build(self, input_shape, constants_shape=None):
+    def build(self, input_shape: Shape, constants_shape: Any = None) -> None:
         shapes = list(constants_shape or [])
         if len(shapes) not in (1, 2) or len(shapes[0]) != 3 or shapes[0][-1] is None:
             raise ValueError(
@@ -173,28 +179,28 @@ class AttentionCell(CellAround):
         if self.input_feeding:
             self.feeding_kernel = weight("feeding_kernel", self.output_size, self.cell.projected_size)
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         states = super().get_initial_state(batch_size)
         if self.input_feeding:
             states = [*states, ops.zeros((batch_size, self.output_size), dtype=self.variable_dtype)]
         return states
 
-    def zoneout_rates(self):
+    def zoneout_rates(self) -> list[float]:
         return [*self.cell.zoneout_rates(), *[0.0] * self.input_feeding]
 
     # -- the memory, once --------------------------------------------------------------------------------------------
 
-    def check_constants(self, constants):
+    def check_constants(self, constants: Sequence[Tensor]) -> None:
         if len(constants) not in (1, 2):
             raise ValueError(f"constants: expected a memory and maybe a mask for AttentionCell, got {len(constants)}")
 
-    def masked_constants(self, constants, masks):
+    def masked_constants(self, constants: Sequence[Tensor], masks: Any) -> Sequence[Tensor]:
         """The constants, with the mask that Keras carries with the memory where none is given."""
         if len(constants) == 1 and masks and masks[0] is not None:
             return [*constants, masks[0]]
         return constants
 
-    def prepare(self, constants):
+    def prepare(self, constants: Sequence[Tensor]) -> Sequence[Any]:
         memory, *mask = constants
         if len(memory.shape) != 3 or memory.shape[-1] != self.memory_size:
             raise ValueError(
@@ -220,11 +226,11 @@ class AttentionCell(CellAround):
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def asked(self, query):
+    def asked(self, query: Tensor) -> Any:
         """What the keys are compared with, (.., a), of queries (.., q)."""
         return dot(query, self.query_kernel, dropout=False) if hasattr(self, "query_kernel") else query
 
-    def read(self, asked, constants):
+    def read(self, asked: Any, constants: Sequence[Tensor]) -> Any:
         """The contexts (b, n, c) of n queries for each row, (b, n, a), and their alignments (b, heads, n, s)."""
         values, keys, *mask = constants
         if self.score == "additive":
@@ -242,7 +248,7 @@ class AttentionCell(CellAround):
         contexts = ops.reshape(contexts, (*ops.shape(contexts)[:2], self.heads * self.head_size))
         return contexts, weights
 
-    def attend(self, query, constants):
+    def attend(self, query: Tensor, constants: Sequence[Tensor]) -> Any:
         """The context of each query, (b, q) or (b, n, q); alignments are exposed."""
         alone = len(query.shape) == 2
         asked = self.asked(query)
@@ -258,7 +264,9 @@ class AttentionCell(CellAround):
         expose(alignment=sum(each) / self.heads, context=context, **heads)
         return context
 
-    def step(self, projected, states, constants=(), **targets):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = (), **targets: Any
+    ) -> tuple[Any, Sequence[Tensor]]:
         if self.query == "before":
             context = self.attend(states[0], constants)
             projected = projected + dot(context, self.context_kernel, dropout=False)
@@ -277,7 +285,7 @@ class AttentionCell(CellAround):
             new = (*new, output)
         return output, new
 
-    def readout(self, outputs, constants=()):
+    def readout(self, outputs: Tensor, constants: Sequence[Tensor] = ()) -> Tensor:
         """The output of all steps at once where no next step reads it, and what it reads."""
         if not self.has_output:
             return self.cell.readout(outputs)

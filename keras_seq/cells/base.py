@@ -1,8 +1,12 @@
 """What every cell shares: its protocol, weights, initial states, dropout and configuration."""
 
+from __future__ import annotations
+
 import inspect
 import numbers
 import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, Unpack
 
 import keras
 from keras import ops, tree
@@ -16,6 +20,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 from keras_seq.cells.arguments import arguments, boolean, described, rate, refuse_unknown
 from keras_seq.cells.floats import drawn_long
 from keras_seq.engine import dropping, events, exchange, multiplying_in
+from keras_seq.typing import Config, LayerArguments, Shape, Tensor
 
 
 class Cell(DropoutRNNCell, keras.layers.Layer):
@@ -75,8 +80,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     ```
     """
 
-    states = ("h",)
-    constants = ()
+    states: tuple[str, ...] = ("h",)
+    constants: tuple[str, ...] = ()
     blocked = False
     """Whether a step lets no gradient through the states it reads; its constants then are (b, ...)."""
     mixes_rows = False
@@ -87,7 +92,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     """Whether `readout` reads the constants too, prepared, as `readout(outputs, constants)`; they then are (b, ...)."""
     takes_targets = False
     """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
-    settings = types.MappingProxyType({})
+    settings: Mapping[str, Any] = types.MappingProxyType({})
     """Arguments of the constructor that this class settles, from the keywords of the class statement."""
 
     def __init_subclass__(cls, **settings):
@@ -117,25 +122,33 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         signature = settled.__signature__ = inspect.Signature([me, *arguments(cls).values(), rest])
         cls.__init__ = settled
 
-    def __init__(self, dropout=0.0, recurrent_dropout=0.0, zoneout=0.0, seed=None, learn_initial_state=False, **kwargs):
+    def __init__(
+        self,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | Sequence[float] = 0.0,
+        seed: int | None = None,
+        learn_initial_state: bool = False,
+        **kwargs: Unpack[LayerArguments],
+    ) -> None:
         refuse_unknown(type(self), kwargs)
         super().__init__(**{"autocast": False, **kwargs})
         self.dropout = rate("dropout", dropout)
         self.recurrent_dropout = rate("recurrent_dropout", recurrent_dropout)
-        several = isinstance(zoneout, (list, tuple))
-        self.zoneout = [rate("zoneout", z) for z in zoneout] if several else rate("zoneout", zoneout)
+        several = zoneout if isinstance(zoneout, (list, tuple)) else None
+        self.zoneout = rate("zoneout", zoneout) if several is None else [rate("zoneout", z) for z in several]
         if isinstance(seed, bool) or not (seed is None or isinstance(seed, numbers.Integral)):
             raise TypeError(f"seed: expected an integer or None, got {seed!r}")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.learn_initial_state = boolean("learn_initial_state", learn_initial_state)
 
-    def add_weight(self, *args, **kwargs):
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("initializer") is not None:
             kwargs["initializer"] = drawn_long(kwargs["initializer"])
         return super().add_weight(*args, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.blocked and self.learn_initial_state:
             raise ValueError("learn_initial_state: expected False where blocked=True, as no gradient reaches it")
         self.zoneout_rates()
@@ -148,23 +161,25 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     # -- what a cell is ----------------------------------------------------------------------------------------------
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         """What the inputs alone decide: (..., d) to a tensor, or a nest of tensors, with the same leading axes."""
         return inputs
 
-    def prepare(self, constants):
+    def prepare(self, constants: Sequence[Tensor]) -> Sequence[Any]:
         """What the constants alone decide, computed once before the first step."""
         return constants
 
-    def step(self, projected, states, constants=()):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = ()
+    ) -> tuple[Any, Sequence[Tensor]]:
         """`(projected, states, prepared constants) -> (output, new states)`."""
         raise TypeError(f"{type(self).__name__}: expected a method step(projected, states, constants), found none")
 
-    def readout(self, outputs):
+    def readout(self, outputs: Tensor) -> Tensor:
         """What is made of the outputs of `step`, (..., w), and not needed by a next step."""
         return outputs
 
-    def history(self, forced):
+    def history(self, forced: bool) -> Callable[..., Any] | None:
         """How the states before every step follow without a loop; None if they do not.
 
         Else a function `(projected, states, targets) -> states before each step`, of (t, b, ...) tensors and the initial
@@ -173,18 +188,26 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     # -- how it is run -----------------------------------------------------------------------------------------------
 
-    def projected(self, inputs):
+    def projected(self, inputs: Tensor) -> Any:
         """`project`, in the short type under a mixed policy, its results in that of the states."""
         with AutocastScope(self.compute_dtype):
             return self._long(self.project(inputs))
 
-    def prepared(self, constants):
+    def prepared(self, constants: Sequence[Tensor]) -> Sequence[Any]:
         """`prepare`, likewise."""
         self.check_constants(constants)
         with AutocastScope(self.compute_dtype):
             return self._long(self.prepare(self._short(tuple(constants))))
 
-    def advanced(self, projected, states, constants=(), targets=None, dropped=None, kept=None):
+    def advanced(
+        self,
+        projected: Any,
+        states: Sequence[Tensor],
+        constants: Sequence[Tensor] = (),
+        targets: Tensor | None = None,
+        dropped: Tensor | None = None,
+        kept: Any = None,
+    ) -> tuple[Any, Sequence[Tensor]]:
         """A step under recurrent dropout with the mask `dropped`, and zoneout with the masks `kept`, None at inference."""
         states = tuple(ops.stop_gradient(s) for s in states) if self.blocked else tuple(states)
         forced = {} if targets is None else {"targets": targets}
@@ -205,14 +228,16 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             exchange(n, m)
         return output, mixed
 
-    def read_out(self, outputs, constants=()):
+    def read_out(self, outputs: Tensor, constants: Sequence[Any] = ()) -> Any:
         """`readout`, in the short type under a mixed policy; the very same tensor where there is none."""
         with AutocastScope(self.compute_dtype):
             short = self._short(outputs)
             read = self.readout(short, *([constants] if self.reads_late else []))
         return outputs if read is short else read
 
-    def call(self, inputs, states, constants=(), training=False):
+    def call(
+        self, inputs: Tensor, states: Any, constants: Sequence[Tensor] = (), training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         given = states if isinstance(states, (list, tuple)) else (states,)
         inputs, states = self._short(inputs), self._long(tuple(given))
         if training and self.dropout:
@@ -223,11 +248,11 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         output, states = self.advanced(self.projected(inputs), states, constants, None, dropped, kept)
         return self.read_out(output, constants), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
 
-    def drawn_mask(self, x, share):
+    def drawn_mask(self, x: Tensor, share: float) -> Tensor:
         """What dropout multiplies tensors like `x` by, drawn anew; that of Keras's `get_dropout_mask` stays on the cell."""
         return keras.random.dropout(ops.ones_like(x), share, seed=self.seed_generator)
 
-    def zoneout_rates(self):
+    def zoneout_rates(self) -> list[float]:
         """The rate of each state."""
         if not isinstance(self.zoneout, list):
             return [self.zoneout] * len(self.states)
@@ -235,7 +260,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             raise ValueError(f"zoneout: expected a rate for each of the states {self.states}, got {self.zoneout}")
         return self.zoneout
 
-    def zoneout_masks(self, leading):
+    def zoneout_masks(self, leading: Sequence[Any]) -> tuple[Tensor, ...] | None:
         """What to leave as it was, for each state, with these leading axes; None without zoneout."""
         rates = self.zoneout_rates()
         if not any(rates):
@@ -243,21 +268,21 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         sizes = zip(rates, self.state_size, strict=True)
         return tuple(events((*leading, size), r, self.seed_generator) for r, size in sizes)
 
-    def check_constants(self, constants):
+    def check_constants(self, constants: Sequence[Tensor]) -> None:
         """A ValueError unless there are as many constants as the cell reads."""
         if len(constants) != len(self.constants):
             raise ValueError(
                 f"constants: expected {len(self.constants)} for {type(self).__name__} {self.constants}, got {len(constants)}"
             )
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         """A list of states (batch_size, width): zeros, or the learned ones."""
         if self.learn_initial_state:
             values = [ops.cast(v, self.variable_dtype) for v in self.initial_states]
             return [ops.broadcast_to(v, (batch_size, v.shape[-1])) for v in values]
         return [ops.zeros((batch_size, size), dtype=self.variable_dtype) for size in self.state_size]
 
-    def masked_constants(self, constants, masks):
+    def masked_constants(self, constants: Sequence[Tensor], masks: Any) -> Sequence[Tensor]:
         """The constants, given the masks that Keras carries with them; a cell that reads these says how."""
         return constants
 
@@ -269,11 +294,11 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **described(self)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = {
             k: keras.saving.deserialize_keras_object(v) if isinstance(v, dict) and "class_name" in v else v
             for k, v in config.items()

@@ -1,10 +1,17 @@
 """A cell that sees one more vector, the same at every step."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import keras
 from keras import initializers, ops
 
 from keras_seq.cells.arguments import named
 from keras_seq.cells.around import CellAround, check_gated, check_projection
+from keras_seq.cells.gated import GatedCell
+from keras_seq.typing import Initializer, LayerArguments, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -38,12 +45,14 @@ class ConditionedCell(CellAround):
 
     constants = ("context",)
 
-    def __init__(self, cell, context_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, cell: GatedCell, context_initializer: Initializer = "glorot_uniform", **kwargs: Unpack[LayerArguments]
+    ) -> None:
         check_gated(cell)
         super().__init__(cell, **kwargs)
         self.context_initializer = named(initializers, "context_initializer", context_initializer)
 
-    def build(self, input_shape, constants_shape=None):
+    def build(self, input_shape: Shape, constants_shape: Any = None) -> None:
         shapes = list(constants_shape or [])
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][-1] is None:
             raise ValueError(f"constants: expected one of shape (b, n), n known, for ConditionedCell, got {shapes}")
@@ -55,7 +64,7 @@ class ConditionedCell(CellAround):
             initializer=self.context_initializer,
         )
 
-    def prepare(self, constants):
+    def prepare(self, constants: Sequence[Tensor]) -> Sequence[Any]:
         (context,) = constants
         if len(context.shape) != 2 or context.shape[-1] != self.context_kernel.shape[0]:
             raise ValueError(
@@ -63,6 +72,8 @@ class ConditionedCell(CellAround):
             )
         return (ops.matmul(context, self.context_kernel),)
 
-    def step(self, projected, states, constants=(), **targets):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = (), **targets: Any
+    ) -> tuple[Any, Sequence[Tensor]]:
         (term,) = constants
         return self.cell.step(projected + term, states, **targets)

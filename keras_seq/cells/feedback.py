@@ -1,7 +1,13 @@
 """Cells whose next step sees this one's output, or in training the true one."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.gated import ReadoutCell
+from keras_seq.typing import Tensor
 
 
 class FeedbackCell(ReadoutCell):
@@ -45,29 +51,32 @@ class FeedbackCell(ReadoutCell):
     """
 
     takes_targets = True
+    outputs: int
 
-    def __init__(self, units, outputs, **kwargs):
+    def __init__(self, units: int, outputs: int, **kwargs: Any) -> None:
         super().__init__(units, outputs=positive_integer("outputs", outputs), **kwargs)
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         return [self.outputs] * len(self.states)
 
     @property
-    def fed_back_size(self):
+    def fed_back_size(self) -> int:
         return self.outputs
 
-    def predict(self, projected, states):
+    def predict(self, projected: Any, states: Sequence[Tensor]) -> Tensor:
         """The output of a step."""
         raise TypeError(f"{type(self).__name__}: expected a method predict(projected, states), found none")
 
-    def feed(self, projected, states, output):
+    def feed(self, projected: Any, states: Sequence[Tensor], output: Tensor) -> Sequence[Tensor]:
         """The states after a step with this output."""
         raise TypeError(f"{type(self).__name__}: expected a method feed(projected, states, output), found none")
 
-    def step(self, projected, states, constants=(), targets=None):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = (), targets: Tensor | None = None
+    ) -> tuple[Any, Sequence[Tensor]]:
         output = self.predict(projected, states)
         return output, self.feed(projected, states, output if targets is None else targets)
 
-    def readout(self, outputs):
+    def readout(self, outputs: Tensor) -> Tensor:
         return outputs

@@ -1,9 +1,15 @@
 """Cells whose gates have columns in common kernels; and a readout for those that want one."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from keras import activations, constraints, initializers, ops, regularizers
 
 from keras_seq.cells.arguments import boolean, named, positive_integer
 from keras_seq.cells.base import Cell
+from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Shape, Tensor
 
 
 class GatedCell(Cell):
@@ -48,24 +54,24 @@ class GatedCell(Cell):
     ```
     """
 
-    gates = ("candidate",)
+    gates: tuple[str, ...] = ("candidate",)
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = positive_integer("units", units)
         self.activation = named(activations, "activation", activation)
@@ -81,36 +87,36 @@ class GatedCell(Cell):
         self.bias_constraint = named(constraints, "bias_constraint", bias_constraint)
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         return [self.units] * len(self.states)
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         return self.units
 
     @property
-    def projected_size(self):
+    def projected_size(self) -> int:
         """Width of what `project` makes of an input."""
         return len(self.gates) * self.units
 
     @property
-    def input_size(self):
+    def input_size(self) -> int:
         """Width of what `kernel` multiplies; 0 if there is none. `features` is that of the inputs."""
         return self.features
 
     @property
-    def fed_back_size(self):
+    def fed_back_size(self) -> int:
         """Width of what `recurrent_kernel` multiplies; 0 if there is none."""
         return self.units
 
     @property
-    def bias_shape(self):
+    def bias_shape(self) -> tuple[int, ...]:
         return (self.projected_size,)
 
-    def initial_bias(self, shape, dtype=None):
+    def initial_bias(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         return self.bias_initializer(shape, dtype=dtype)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.features = input_shape[-1]
         if self.input_size:
             self.kernel = self.add_weight(
@@ -139,11 +145,11 @@ class GatedCell(Cell):
             )
         super().build(input_shape)
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         projected = ops.matmul(inputs, self.kernel)
         return projected if self.bias is None else projected + self.bias
 
-    def split(self, tensor):
+    def split(self, tensor: Tensor) -> list[Tensor]:
         """The columns of each gate."""
         return ops.split(tensor, len(self.gates), axis=-1)
 
@@ -185,16 +191,16 @@ class ReadoutCell(GatedCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        use_bias=True,
-        outputs=None,
-        output_activation=None,
-        output_initializer="glorot_uniform",
-        output_regularizer=None,
-        output_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        outputs: int | None = None,
+        output_activation: Activation = None,
+        output_initializer: Initializer = "glorot_uniform",
+        output_regularizer: Regularizer = None,
+        output_constraint: Constraint = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
         self.outputs = None if outputs is None else positive_integer("outputs", outputs)
         self.output_activation = named(activations, "output_activation", output_activation)
@@ -203,10 +209,10 @@ class ReadoutCell(GatedCell):
         self.output_constraint = named(constraints, "output_constraint", output_constraint)
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         return self.units if self.outputs is None else self.outputs
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.output_bias = None
         if not self.has_readout:
@@ -222,13 +228,13 @@ class ReadoutCell(GatedCell):
             self.output_bias = self.add_weight(name="output_bias", shape=(self.outputs,), initializer="zeros")
 
     @property
-    def has_readout(self):
+    def has_readout(self) -> bool:
         """Whether there is an `output_kernel`."""
         return self.outputs is not None
 
-    def readout(self, outputs):
+    def readout(self, outputs: Tensor) -> Tensor:
         return outputs if self.outputs is None else self.output(ops.matmul(outputs, self.output_kernel))
 
-    def output(self, product):
+    def output(self, product: Tensor) -> Tensor:
         """g(h V + b_y) from h V."""
         return self.output_activation(product if self.output_bias is None else product + self.output_bias)

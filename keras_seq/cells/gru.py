@@ -1,11 +1,17 @@
 """The gated recurrent unit, with the reset gate before or after the product."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import activations, ops
 
 from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
+from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -44,27 +50,27 @@ class GRUCell(GatedCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        reset_after=True,
-        seed=None,
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        seed: int | None = None,
         *,
-        implementation=2,
-        **kwargs,
-    ):
+        implementation: int = 2,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units,
             activation=activation,
@@ -88,16 +94,18 @@ class GRUCell(GatedCell):
         self.implementation = one_of("implementation", implementation, IMPLEMENTATIONS)
 
     @property
-    def bias_shape(self):
+    def bias_shape(self) -> tuple[int, ...]:
         return (2, self.projected_size) if self.reset_after else (self.projected_size,)
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         projected = ops.matmul(inputs, self.kernel)
         if self.bias is None:
             return projected
         return projected + (self.bias[0] if self.reset_after else self.bias)
 
-    def step(self, projected, states, constants=()):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = ()
+    ) -> tuple[Any, Sequence[Tensor]]:
         (h,) = states
         x_z, x_r, x_h = self.split(projected)
         if self.reset_after:

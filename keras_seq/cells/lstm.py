@@ -1,6 +1,10 @@
 """Long short-term memory: one cell whose switches are the variants of the literature, and those that have a name."""
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import activations, initializers, ops
@@ -9,6 +13,7 @@ from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of, p
 from keras_seq.cells.floats import long_type
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
+from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -78,39 +83,39 @@ class LSTMCell(GatedCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        unit_forget_bias=True,
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        seed=None,
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
         *,
-        implementation=2,
-        input_gate=True,
-        forget_gate=True,
-        output_gate=True,
-        coupled=False,
-        candidate_activation=None,
-        cell_activation=None,
-        peepholes=False,
-        peephole_initializer="zeros",
-        full_gate_recurrence=False,
-        normalize=False,
-        projection=None,
-        cell_clip=None,
-        **kwargs,
-    ):
+        implementation: int = 2,
+        input_gate: bool = True,
+        forget_gate: bool = True,
+        output_gate: bool = True,
+        coupled: bool = False,
+        candidate_activation: Activation = None,
+        cell_activation: Activation = None,
+        peepholes: bool = False,
+        peephole_initializer: Initializer = "zeros",
+        full_gate_recurrence: bool = False,
+        normalize: bool = False,
+        projection: int | None = None,
+        cell_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units,
             activation=activation,
@@ -162,18 +167,18 @@ class LSTMCell(GatedCell):
             raise ValueError(f"projection: expected at most units={self.units}, got {self.projection}")
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         return self.projection or self.units
 
     @property
-    def fed_back_size(self):
+    def fed_back_size(self) -> int:
         return self.output_size
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         return [self.output_size, *[self.units] * (len(self.states) - 1)]
 
-    def initial_bias(self, shape, dtype=None):
+    def initial_bias(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         if not (self.unit_forget_bias and self.forget_gate):
             return super().initial_bias(shape, dtype)
         # as in Keras: each part from the initializer, but ones for the forget gate
@@ -185,7 +190,7 @@ class LSTMCell(GatedCell):
         ]
         return ops.concatenate(parts)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         u, sums, gates = self.units, self.projected_size, len(self.sigmoid_gates)
         recurrent = {
@@ -207,13 +212,15 @@ class LSTMCell(GatedCell):
             self.cell_gain = self.add_weight(name="cell_gain", shape=(u,), initializer="ones")
             self.cell_bias = self.add_weight(name="cell_bias", shape=(u,), initializer="zeros")
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         if not self.normalize:
             return super().project(inputs)
         sums = _normalized(ops.matmul(inputs, self.kernel)) * self.input_gain
         return sums if self.bias is None else sums + self.bias
 
-    def step(self, projected, states, constants=()):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = ()
+    ) -> tuple[Any, Sequence[Tensor]]:
         h, c, *last_gates = states
         recurrent = dot(h, self.recurrent_kernel)
         sums = projected + (_normalized(recurrent) * self.recurrent_gain if self.normalize else recurrent)

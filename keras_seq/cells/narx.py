@@ -1,6 +1,10 @@
 """NARX: a net that sees the last inputs and the last outputs through delays; and AR, which sees outputs alone."""
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +13,7 @@ from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.engine import dot, expose
+from keras_seq.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -58,14 +63,14 @@ class NARXCell(FeedbackCell):
 
     def __init__(
         self,
-        units=None,
-        outputs=1,
-        input_delays=1,
-        output_delays=1,
-        network=None,
-        exogenous=True,
-        **kwargs,
-    ):
+        units: int | None = None,
+        outputs: int = 1,
+        input_delays: int | Sequence[int] = 1,
+        output_delays: int | Sequence[int] = 1,
+        network: keras.layers.Layer | None = None,
+        exogenous: bool = True,
+        **kwargs: Any,
+    ) -> None:
         outputs = positive_integer("outputs", outputs)
         super().__init__(outputs if units is None else units, outputs, **kwargs)
         self.units = None if units is None else self.units
@@ -82,35 +87,35 @@ class NARXCell(FeedbackCell):
                 raise ValueError(f"{name}: expected 0 for {type(self).__name__}, got {getattr(self, name)}")
         self.past = [d for d in self.input_delays if d > 0] if exogenous else []
         self.states = ("y", "x") if self.past else ("y",)
-        self.features = None
+        self.features: Any = None
 
     @property
-    def delays(self):
+    def delays(self) -> int:
         """How many steps the longest delay reaches back."""
         return max(*self.output_delays, *self.past, 1)
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         window = self.features and max(self.past, default=0) * self.features
         return [max(self.output_delays) * self.outputs, window][: len(self.states)]
 
     @property
-    def projected_size(self):
+    def projected_size(self) -> int:
         return self.units or self.outputs
 
     @property
-    def input_size(self):
+    def input_size(self) -> int:
         return self.features * len(self.input_delays) if self.exogenous else 0
 
     @property
-    def fed_back_size(self):
+    def fed_back_size(self) -> int:
         return self.outputs * len(self.output_delays)
 
     @property
-    def has_readout(self):
+    def has_readout(self) -> bool:
         return self.units is not None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.features = input_shape[-1]
         if self.network is None:
             super().build(input_shape)
@@ -126,7 +131,7 @@ class NARXCell(FeedbackCell):
             raise ValueError(f"network: expected one without dropout or batch normalisation, got one with {found}")
         Cell.build(self, input_shape)
 
-    def project(self, inputs):
+    def project(self, inputs: Tensor) -> Any:
         """The sum that the input of this step gives, and the input itself where it is needed later."""
         seen = {"x": inputs} if self.past or self.network is not None else {}
         if self.network is not None:
@@ -137,7 +142,7 @@ class NARXCell(FeedbackCell):
             total = ops.zeros((*ops.shape(inputs)[:-1], self.projected_size), dtype=inputs.dtype)
         return {"sum": total if self.bias is None else total + self.bias, **seen}
 
-    def predict(self, projected, states):
+    def predict(self, projected: Any, states: Sequence[Tensor]) -> Tensor:
         taps = [_taps(states[1], self.past, self.features)] if self.past else []
         taps = [*taps, _taps(states[0], self.output_delays, self.outputs)]
         if self.network is not None:
@@ -158,14 +163,14 @@ class NARXCell(FeedbackCell):
         expose(hidden=h, output=y)
         return y
 
-    def feed(self, projected, states, output):
+    def feed(self, projected: Any, states: Sequence[Tensor], output: Tensor) -> Sequence[Tensor]:
         fed = (output, projected["x"]) if self.past else (output,)
         return tuple(
             ops.concatenate([new, window[:, : -new.shape[-1]]], axis=-1)
             for new, window in zip(fed, states, strict=True)
         )
 
-    def history(self, forced):
+    def history(self, forced: bool) -> Callable[..., Any] | None:
         if not forced:
             return None
 

@@ -1,5 +1,10 @@
 """The simple recurrent networks: fully recurrent, of Elman, of Jordan, and with a sum for a state."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +12,7 @@ from keras_seq.cells.arguments import boolean, rate
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.cells.gated import GatedCell, ReadoutCell
 from keras_seq.engine import dot, expose, linear_recurrence
+from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -38,23 +44,23 @@ class SimpleRNNCell(ReadoutCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        seed=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units,
             activation=activation,
@@ -74,7 +80,9 @@ class SimpleRNNCell(ReadoutCell):
             **kwargs,
         )
 
-    def step(self, projected, states, constants=()):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = ()
+    ) -> tuple[Any, Sequence[Tensor]]:
         (h,) = states
         h = self.activation(projected + dot(h, self.recurrent_kernel))
         expose(hidden=h)
@@ -110,7 +118,15 @@ class ElmanCell(SimpleRNNCell):
     ```
     """
 
-    def __init__(self, units, activation="tanh", use_bias=True, outputs=None, blocked=True, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        outputs: int | None = None,
+        blocked: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(units, activation=activation, use_bias=use_bias, outputs=outputs, **kwargs)
         self.blocked = boolean("blocked", blocked)
 
@@ -152,23 +168,23 @@ class JordanCell(FeedbackCell):
 
     states = ("m",)
 
-    def __init__(self, units, outputs, decay=0.5, blocked=True, **kwargs):
+    def __init__(self, units: int, outputs: int, decay: float = 0.5, blocked: bool = True, **kwargs: Any) -> None:
         super().__init__(units, outputs, **kwargs)
         self.decay = rate("decay", decay)
         self.blocked = boolean("blocked", blocked)
 
-    def predict(self, projected, states):
+    def predict(self, projected: Any, states: Sequence[Tensor]) -> Tensor:
         (m,) = states
         h = self.activation(projected + dot(m, self.recurrent_kernel))
         y = self.output(dot(h, self.output_kernel, dropout=False))
         expose(memory=m, hidden=h, output=y)
         return y
 
-    def feed(self, projected, states, output):
+    def feed(self, projected: Any, states: Sequence[Tensor], output: Tensor) -> Sequence[Tensor]:
         (m,) = states
         return (self.decay * m + (1 - self.decay) * output,)
 
-    def history(self, forced):
+    def history(self, forced: bool) -> Callable[..., Any] | None:
         if not forced:
             return None
 
@@ -210,24 +226,28 @@ class ResidualRNNCell(GatedCell):
     ```
     """
 
-    def __init__(self, units, activation="tanh", use_bias=True, recurrent=True, **kwargs):
+    def __init__(
+        self, units: int, activation: Activation = "tanh", use_bias: bool = True, recurrent: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
         self.recurrent = boolean("recurrent", recurrent)
         if self.recurrent_dropout and not recurrent:
             raise ValueError(f"recurrent_dropout: expected 0 with recurrent=False, got {self.recurrent_dropout}")
 
     @property
-    def fed_back_size(self):
+    def fed_back_size(self) -> int:
         return self.units if self.recurrent else 0
 
-    def step(self, projected, states, constants=()):
+    def step(
+        self, projected: Any, states: Sequence[Tensor], constants: Sequence[Tensor] = ()
+    ) -> tuple[Any, Sequence[Tensor]]:
         (h,) = states
         candidate = self.activation(projected + dot(h, self.recurrent_kernel) if self.recurrent else projected)
         h = h + candidate
         expose(candidate=candidate, hidden=h)
         return h, (h,)
 
-    def history(self, forced):
+    def history(self, forced: bool) -> Callable[..., Any] | None:
         if self.recurrent:
             return None
 

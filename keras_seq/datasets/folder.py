@@ -1,8 +1,13 @@
 """A user's own captioned pictures: a folder of images beside a file of sentences."""
 
+from __future__ import annotations
+
 import json
+import os
 import pathlib
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,7 +15,9 @@ SPLITS = {"train": "train", "val": "validation", "validation": "validation", "te
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")  # JPEG, PNG, GIF, BMP: what TensorFlow decodes
 
 
-def caption_folder(folder, captions="captions.jsonl", *, image_size=None):
+def caption_folder(
+    folder: str | os.PathLike[str], captions: str = "captions.jsonl", *, image_size: Sequence[int] | None = None
+) -> dict[str, tf.data.Dataset]:
     """Reads a folder of images with their sentences into one `tf.data.Dataset` a split.
 
     The caption file holds one JSON object a line; keys other than these are ignored:
@@ -53,7 +60,8 @@ def caption_folder(folder, captions="captions.jsonl", *, image_size=None):
     if not path.is_file():
         raise FileNotFoundError(f"captions: expected a file of JSON lines at {path}, found none")
 
-    entries, left_out = {}, {}
+    entries: dict[str, Any] = {}
+    left_out: dict[str, Any] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

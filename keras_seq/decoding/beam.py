@@ -1,6 +1,10 @@
 """Beam search: the likeliest sequences among several kept side by side."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +13,7 @@ from keras import ops, tree
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import Rules, broken, number
+from keras_seq.typing import Step, Tensor
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
 AT_LEAST_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
@@ -19,23 +24,23 @@ NUMBERS = {
 
 
 def beam_search(
-    step,
-    state,
-    prompt,
+    step: Step,
+    state: Any,
+    prompt: Tensor,
     *,
-    end,
-    max_length,
-    width=5,
-    n_best=1,
-    length_penalty=0.0,
-    coverage_penalty=0.0,
-    coverage=None,
-    no_repeat=None,
-    max_lengths=None,
-    min_length=0,
-    allowed=None,
-    pad=0,
-):
+    end: int,
+    max_length: int,
+    width: int = 5,
+    n_best: int = 1,
+    length_penalty: float = 0.0,
+    coverage_penalty: float = 0.0,
+    coverage: Callable[[Any], Tensor] | None = None,
+    no_repeat: int | None = None,
+    max_lengths: Tensor | None = None,
+    min_length: int | Tensor = 0,
+    allowed: Tensor | None = None,
+    pad: int = 0,
+) -> tuple[Tensor, Tensor]:
     """The likeliest continuations of `prompt` that a beam of `width` finds.
 
         score(w_1 .. w_n) = sum_i log p(w_i | w_1 .. w_{i-1}) / ((5 + n) / 6)^length_penalty

@@ -1,5 +1,9 @@
 """Connectionist temporal classification: labels whose places among the frames are not known."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,6 +12,7 @@ from keras_seq.cells.arguments import boolean
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.tokens import token
+from keras_seq.typing import Config, DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -64,7 +69,14 @@ class CTCLoss(keras.losses.Loss):
     ```
     """
 
-    def __init__(self, blank=0, zero_infinity=False, reduction="sum_over_batch_size", name="ctc", dtype=None):
+    def __init__(
+        self,
+        blank: int = 0,
+        zero_infinity: bool = False,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "ctc",
+        dtype: DType = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype or long_type(keras.config.floatx()))
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
@@ -73,24 +85,24 @@ class CTCLoss(keras.losses.Loss):
             raise ValueError(f"blank: expected an integer of at least 0, got {blank}")
         self.zero_infinity = boolean("zero_infinity", zero_infinity)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         # Keras would weight the loss of each row by the mask of its frames, which has another shape
         mask = getattr(y_pred, "_keras_mask", None)
         y_pred = {"logits": y_pred} if mask is None else {"logits": y_pred, "mask": mask}
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Any:
         mask = y_pred.get("mask")
         mask = None if mask is None else ops.cast(mask, "bool")
         losses = ctc_loss(y_true, y_pred["logits"], mask, self.blank)
         return ops.where(ops.isinf(losses), 0.0, losses) if self.zero_infinity else losses
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {"blank": self.blank, "zero_infinity": self.zero_infinity, "dtype": self.dtype}
         return {**super().get_config(), **own}
 
 
-def ctc_loss(labels, logits, mask=None, blank=0):
+def ctc_loss(labels: Tensor, logits: Tensor, mask: Tensor | None = None, blank: int = 0) -> Tensor:
     """The loss of each row, as `CTCLoss` says, with a mask that is given.
 
     Args:
@@ -139,7 +151,7 @@ def ctc_loss(labels, logits, mask=None, blank=0):
     return ops.custom_gradient(negative_log)(logits)
 
 
-def ctc_check_labels(labels, frames, vocabulary=None, blank=0):
+def ctc_check_labels(labels: Tensor, frames: Tensor, vocabulary: int | None = None, blank: int = 0) -> np.ndarray:
     """A ValueError if some labels need more frames than there are, or lie outside the vocabulary: before training.
 
     A path gives n labels in `n + (number of labels equal to the one before)` frames at the least, as a blank must stand

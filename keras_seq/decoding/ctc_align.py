@@ -1,5 +1,7 @@
 """Forced alignment: which frames say which label."""
 
+from __future__ import annotations
+
 from keras import ops
 
 from keras_seq.decoding.ctc_lattice import (
@@ -12,9 +14,10 @@ from keras_seq.decoding.ctc_lattice import (
     states_of,
     to_front,
 )
+from keras_seq.typing import Tensor
 
 
-def ctc_align(logits, labels, mask=None, blank=0):
+def ctc_align(logits: Tensor, labels: Tensor, mask: Tensor | None = None, blank: int = 0) -> tuple[Tensor, Tensor]:
     """The likeliest of all paths that collapse to the labels (Viterbi), frame by frame.
 
         path = argmax prod_t softmax(logits_t)[path_t],   over all paths that collapse to the labels

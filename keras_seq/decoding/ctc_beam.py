@@ -1,17 +1,21 @@
 """The labels that CTC's frames say: of the best path, or the likeliest that a beam finds."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.decoding.ctc_lattice import check_frames, to_front
 from keras_seq.decoding.tokens import check_state, number, token
+from keras_seq.typing import Step, Tensor
 
 WORST = -float("inf")
 
 
-def ctc_greedy(logits, mask=None, blank=0):
+def ctc_greedy(logits: Tensor, mask: Tensor | None = None, blank: int = 0) -> tuple[Tensor, Tensor]:
     """The labels of the likeliest path: the likeliest symbol of each frame, equal neighbours and blanks taken out.
 
     Graves et al. (2006), "best path decoding". Many paths give the same labels, so that these need not be the likeliest:
@@ -45,18 +49,18 @@ def ctc_greedy(logits, mask=None, blank=0):
 
 
 def ctc_beam_search(
-    logits,
-    width=10,
+    logits: Tensor,
+    width: int = 10,
     *,
-    n_best=1,
-    mask=None,
-    blank=0,
-    language_model=None,
-    state=(),
-    start=None,
-    alpha=1.0,
-    beta=0.0,
-):
+    n_best: int = 1,
+    mask: Tensor | None = None,
+    blank: int = 0,
+    language_model: Step | None = None,
+    state: Any = (),
+    start: int | None = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """The likeliest labels that a beam of `width` prefixes finds, over all their paths.
 
         score(y) = log p(y) + alpha log p_lm(y) + beta |y|,   p(y) the sum over all paths that collapse to y

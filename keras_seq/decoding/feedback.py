@@ -1,11 +1,24 @@
 """One to many: a step's output is the next step's input."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.typing import Step, Tensor
 
 
-def feed_back(step, inputs, state, steps, feed=None, ended=None):
+def feed_back(
+    step: Step,
+    inputs: Tensor,
+    state: Any,
+    steps: int,
+    feed: Callable[[Tensor], Tensor] | None = None,
+    ended: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Run a step on its own outputs, from one first input.
 
         y_t, s_t = step(x_t, s_{t-1});   x_{t+1} = feed(y_t),   t = 1 .. steps

@@ -1,11 +1,27 @@
 """Greedy decoding: the likeliest token at each step."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from keras import ops
 
 from keras_seq.decoding.tokens import Rules, continued
+from keras_seq.typing import Step, Tensor
 
 
-def greedy(step, state, prompt, *, end, max_length, max_lengths=None, min_length=0, allowed=None, pad=0):
+def greedy(
+    step: Step,
+    state: Any,
+    prompt: Tensor,
+    *,
+    end: int,
+    max_length: int,
+    max_lengths: Tensor | None = None,
+    min_length: int | Tensor = 0,
+    allowed: Tensor | None = None,
+    pad: int = 0,
+) -> Tensor:
     """Continue `prompt` by the likeliest token, again and again, until each row has ended.
 
         w_t = argmax_v logits_v(w_{t-1}, s_{t-1}),   until w_t = end or t is the row's limit

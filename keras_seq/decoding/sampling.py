@@ -1,6 +1,9 @@
 """Sampling: tokens drawn with their probabilities, or from the likelier ones."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +12,7 @@ from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.tokens import Rules, continued, number
+from keras_seq.typing import Step, Tensor
 
 NUMBERS = {  # what is expected of each, and whether it holds
     "temperature": ("positive and finite", lambda n: 0 < n < math.inf),
@@ -17,21 +21,21 @@ NUMBERS = {  # what is expected of each, and whether it holds
 
 
 def sample(
-    step,
-    state,
-    prompt,
+    step: Step,
+    state: Any,
+    prompt: Tensor,
     *,
-    end,
-    max_length,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    seed=None,
-    max_lengths=None,
-    min_length=0,
-    allowed=None,
-    pad=0,
-):
+    end: int,
+    max_length: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: Any = None,
+    max_lengths: Tensor | None = None,
+    min_length: int | Tensor = 0,
+    allowed: Tensor | None = None,
+    pad: int = 0,
+) -> Tensor:
     """Continue `prompt` by tokens drawn at random, until each row has ended.
 
         w_t ~ p,   p_v proportional to exp(logits_v(w_{t-1}, s_{t-1}) / temperature) over the v that are kept

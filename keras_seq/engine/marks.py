@@ -1,14 +1,18 @@
 """What a step marks for those who run it: products with the state (`dot`), and values worth seeing (`expose`)."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
 
 from keras import backend, ops
 
+from keras_seq.typing import Tensor
+
 _local = threading.local()
 
 
-def dot(x, kernel, dropout=True, short=True):
+def dot(x: Tensor, kernel: Tensor, dropout: bool = True, short: bool = True) -> Tensor:
     """The product `x @ kernel` inside `Cell.step`, marked for the engine.
 
     Outside an engine it is `keras.ops.matmul`. Inside one, its result is kept for the backward pass and the gradient of
@@ -62,7 +66,7 @@ def _product(x, kernel):
     return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), x.dtype)
 
 
-def expose(**values):
+def expose(**values: Tensor) -> None:
     """Name values of a step, tensors (b, width), for a layer with `return_internals=True`; else it does nothing.
 
     Names are the field's: `input_gate`, `forget_gate`, `candidate`, `cell`, `hidden`, ... A step names the same ones
@@ -88,7 +92,7 @@ def expose(**values):
     ```
     """
     found = getattr(_local, "exposed", None)
-    name, gathered = getattr(_local, "gathered", None) or (None, None)
+    name, gathered = getattr(_local, "gathered", None) or (None, [])
     if name in values:
         gathered.append(values[name])
     if found is not None:

@@ -1,5 +1,10 @@
 """Both directions: one memory reads forwards, one backwards."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self, Unpack
+
 import keras
 from keras import ops
 
@@ -13,6 +18,7 @@ from keras_seq.layers.parts import (
     state_specs,
 )
 from keras_seq.layers.stepwise import Stepwise, check_sequences
+from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 MERGES = {
     "concat": lambda y, z: ops.concatenate([y, z], axis=-1),
@@ -75,7 +81,14 @@ class Bidirectional(Stepwise, keras.layers.Layer):
 
     not_stepwise = "its backward half begins at the end"
 
-    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        merge_mode: str | Callable[[Tensor, Tensor], Any] | None = "concat",
+        weights: Sequence[Any] | None = None,
+        backward_layer: keras.layers.Layer | None = None,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
         if isinstance(weights, keras.layers.Layer) and backward_layer is None:  # which stood in this place before
@@ -106,31 +119,31 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         self._first_weights = weights
 
     @property
-    def parts_with_states(self):
+    def parts_with_states(self) -> list[keras.layers.Layer]:
         return [self.forward_layer, self.backward_layer]
 
     @property
-    def return_sequences(self):
+    def return_sequences(self) -> bool:
         return self.forward_layer.return_sequences
 
     @property
-    def return_state(self):
+    def return_state(self) -> bool:
         return getattr(self.forward_layer, "return_state", False)
 
     @property
-    def stateful(self):
+    def stateful(self) -> bool:
         return getattr(self.forward_layer, "stateful", False)
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         """The widths of all states, in the order in which they are given and returned."""
         return [size for half in self.parts_with_states for size in half.state_size]
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         return self._merged_spec((1,)).shape[-1]
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         for name, half in zip(("layer", "backward_layer"), self.parts_with_states, strict=True):
             build_part(name, half, tuple(sequences_shape))
@@ -140,7 +153,14 @@ class Bidirectional(Stepwise, keras.layers.Layer):
             self.set_weights(self._first_weights)
             self._first_weights = None
 
-    def call(self, sequences, initial_state=None, mask=None, sequences_mask=None, return_state=None):
+    def call(
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        sequences_mask: Tensor | None = None,
+        return_state: bool | None = None,
+    ) -> Any:
         mask = sequences_mask if mask is None else mask
         check_sequences(sequences, mask)
         forward, backward = None, None
@@ -164,23 +184,23 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         z, states = call_with_states(half, sequences, states, mask)
         return ops.flip(z, axis=1) if half.return_sequences else z, states
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Put the kept states of the forward half back to the initial ones."""
         if self.stateful:
             self.forward_layer.reset_state()
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """`reset_state`, by the other name that Keras has for it."""
         self.reset_state()
 
     @property
-    def states(self):
+    def states(self) -> Sequence[Tensor] | None:
         """The kept states, those of the forward half; None if there are none."""
         return getattr(self.forward_layer, "states", None)
 
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         mask = mask if self.return_sequences else None
         states = [None for _ in self.state_size] if self.return_state else []
         outputs = [mask, mask] if self.merge_mode is None else [mask]
@@ -200,7 +220,14 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         merged = y if isinstance(self.merge_mode, str) else self._merge(y, z)
         return keras.KerasTensor(merged.shape, self.compute_dtype)
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None, **further):
+    def compute_output_spec(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        return_state: bool | None = None,
+        **further: Any,
+    ) -> Any:
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         merged = self._merged_spec(sequences.shape[: 2 if self.return_sequences else 1])
@@ -208,10 +235,10 @@ class Bidirectional(Stepwise, keras.layers.Layer):
             return merged
         return (*(merged if self.merge_mode is None else (merged,)), *state_specs(self, sequences.shape[0]))
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
         return shapes_of(self, sequences_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         merge = self.merge_mode
         return {
             **super().get_config(),
@@ -221,7 +248,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         objects = {
             name: keras.saving.deserialize_keras_object(config[name])
             if isinstance(config[name], dict)

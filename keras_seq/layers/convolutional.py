@@ -1,5 +1,10 @@
 """Convolutions in time: the TCN and WaveNet, stacks of time-delay layers whose distances grow."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import keras
 from keras import activations, initializers, ops
 
@@ -8,6 +13,7 @@ from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.engine import dropped
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps
 from keras_seq.layers.tdnn import TDNN, warn_if_short
+from keras_seq.typing import Activation, Config, Initializer, SequenceArguments, Shape, Tensor
 
 
 class _Dilated(Stepwise, keras.layers.Layer):
@@ -20,11 +26,11 @@ class _Dilated(Stepwise, keras.layers.Layer):
     state_size = ()
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """How many steps an output sees, its own counted."""
         return 1 + sum(part.receptive_field - 1 for part in self.parts)
 
-    def call(self, sequences, mask=None, training=False):
+    def call(self, sequences: Tensor, mask: Tensor | None = None, training: bool = False) -> Any:
         check_sequences(sequences, mask)
         warn_if_short(self, sequences)
 
@@ -36,10 +42,10 @@ class _Dilated(Stepwise, keras.layers.Layer):
         outputs = over_real_steps(every_step, sequences, mask, zeros)
         return outputs if self.return_sequences else outputs[:, -1]
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [s for part in self.parts for s in part.first_state(batch_size)]
 
-    def advance(self, inputs, states, mask=None):
+    def advance(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
         left, found = list(states), []
 
         def one_step(part, x):
@@ -51,10 +57,10 @@ class _Dilated(Stepwise, keras.layers.Layer):
         outputs = self._through(ops.cast(inputs, self.compute_dtype), one_step, False)
         return outputs, found
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         return mask if self.return_sequences else None
 
-    def compute_output_shape(self, sequences_shape):
+    def compute_output_shape(self, sequences_shape: Shape) -> Any:
         steps = (sequences_shape[1],) if self.return_sequences else ()
         return (sequences_shape[0], *steps, self.output_width)
 
@@ -110,18 +116,18 @@ class TCN(_Dilated):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        dilations=(1, 2, 4, 8, 16, 32),
-        dropout=0.0,
-        activation="relu",
-        weight_normalization=True,
-        return_sequences=False,
-        zero_output_for_mask=False,
-        kernel_initializer="he_normal",
-        seed=None,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int = 3,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32),
+        dropout: float = 0.0,
+        activation: Activation = "relu",
+        weight_normalization: bool = True,
+        return_sequences: bool = False,
+        zero_output_for_mask: bool = False,
+        kernel_initializer: Initializer = "he_normal",
+        seed: int | None = None,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.dilations = positive_integers("dilations", dilations)
@@ -154,10 +160,10 @@ class TCN(_Dilated):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         return self.parts[-1].units
 
-    def build(self, sequences_shape):
+    def build(self, sequences_shape: Shape) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         width, self.shortcuts = sequences_shape[-1], []
         for first, second in zip(self.parts[::2], self.parts[1::2], strict=True):
@@ -187,7 +193,7 @@ class TCN(_Dilated):
         batch, _, width = ops.shape(x)
         return dropped(x, self.dropout, self.seed_generator, (batch, 1, width))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **described(self)}
 
 
@@ -240,14 +246,14 @@ class WaveNet(_Dilated):
 
     def __init__(
         self,
-        filters,
-        kernel_size=2,
-        dilations=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-        skip_filters=None,
-        outputs=None,
-        zero_output_for_mask=False,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int = 2,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        skip_filters: int | None = None,
+        outputs: int | None = None,
+        zero_output_for_mask: bool = False,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.filters = positive_integer("filters", filters)
@@ -274,10 +280,10 @@ class WaveNet(_Dilated):
         )
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         return self.outputs or self.skip_filters or self.filters
 
-    def build(self, sequences_shape):
+    def build(self, sequences_shape: Shape) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         self.parts[0].build((None, None, sequences_shape[-1]))
         for layer in (*self.parts[1:], *self.skips, *self.residuals):
@@ -299,11 +305,11 @@ class WaveNet(_Dilated):
             y = second(ops.relu(first(y)))
         return y
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **described(self)}
 
 
-def mu_law_encode(signal, mu=255):
+def mu_law_encode(signal: Tensor, mu: int = 255) -> Tensor:
     """Companding by the mu law (ITU-T G.711) to mu + 1 classes, as WaveNet's.
 
         n = round((sign(x) ln(1 + mu |x|) / ln(1 + mu) + 1) mu / 2),   x in [-1, 1]
@@ -336,7 +342,7 @@ def mu_law_encode(signal, mu=255):
     return ops.cast(ops.round((companded + 1) * mu / 2), "int32")
 
 
-def mu_law_decode(classes, mu=255):
+def mu_law_decode(classes: Tensor, mu: int = 255) -> Tensor:
     """The signal that `keras_seq.mu_law_encode` made classes of, up to its rounding.
 
         y = 2 n / mu - 1;   x = sign(y) ((1 + mu)^|y| - 1) / mu

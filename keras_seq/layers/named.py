@@ -1,11 +1,17 @@
 """The one mechanism by which a named layer wraps its cell."""
 
+from __future__ import annotations
+
 import inspect
 import re
 import types
+from collections.abc import Mapping
+from typing import Any, Self
 
 from keras_seq.cells.arguments import LAYER_ARGUMENTS, arguments, one_of, refuse_unknown
+from keras_seq.cells.base import Cell
 from keras_seq.layers.rnn import RNN
+from keras_seq.typing import Config
 
 BY_POSITION = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
 """The layer's own arguments that Keras's layers take by position, in its order."""
@@ -23,10 +29,10 @@ class CellLayer(RNN):
     as in Keras.
     """
 
-    cell_class = None
-    as_in_keras = None
+    cell_class: Any = None
+    as_in_keras: tuple[str, ...] | None = None
     """Of a layer that Keras has too, the arguments that come by position after those of `BY_POSITION`."""
-    unused = types.MappingProxyType({})
+    unused: Mapping[str, tuple[Any, ...]] = types.MappingProxyType({})
     """Arguments of Keras's layer that change nothing here: the values that each may have, its default first."""
 
     def __init_subclass__(cls, **kwargs):
@@ -40,7 +46,7 @@ class CellLayer(RNN):
         *parameters, rest = cls._taken.parameters.values()
         cls.__signature__ = _OfClass(inspect.Signature([*parameters, *further, rest]))
 
-    def __init__(self, *args, cell=None, **kwargs):
+    def __init__(self, *args: Any, cell: Cell | None = None, **kwargs: Any) -> None:
         bind = self._taken.bind if cell is None else self._taken.bind_partial
         given = bind(*args, **kwargs).arguments
         given.update(given.pop("kwargs", {}))
@@ -74,7 +80,7 @@ class CellLayer(RNN):
         """The arguments of a cell of this layer's class, as it keeps them."""
         return {name: getattr(cell, name) for name in arguments(cls.cell_class)}
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["cell"]
         inner = self.cell.get_config()
@@ -82,7 +88,7 @@ class CellLayer(RNN):
         return {**config, **{name: inner[name] for name in arguments(self.cell_class)}, **unused}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
     def __getattr__(self, name):
@@ -102,7 +108,9 @@ def _taken(cls):
     keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     every = {**arguments(cls.cell_class), **arguments(RNN)}
     del every["cell"]
-    every["activity_regularizer"] = inspect.Parameter("activity_regularizer", keyword, default=None)
+    every["activity_regularizer"] = inspect.Parameter(
+        "activity_regularizer", keyword, default=None, annotation="Regularizer"
+    )
     for name, values in cls.unused.items():
         every[name] = inspect.Parameter(name, keyword, default=values[0])
     places = [name for name, p in arguments(cls.cell_class).items() if p.kind is not keyword]

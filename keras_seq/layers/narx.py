@@ -1,6 +1,10 @@
 """NARX and AR as layers: open loop on true outputs, closed loop on their own."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops, tree
@@ -9,6 +13,7 @@ from keras_seq import cells
 from keras_seq.cells.arguments import arguments, boolean, positive_integer
 from keras_seq.layers.named import CellLayer
 from keras_seq.layers.stepwise import fits, static
+from keras_seq.typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -60,20 +65,20 @@ class NARX(CellLayer):
 
     cell_class = cells.NARXCell
 
-    def __init__(self, *args, closed=False, **kwargs):
+    def __init__(self, *args: Any, closed: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.closed = boolean("closed", closed)
 
     @property
-    def delays(self):
+    def delays(self) -> int:
         """How many steps the longest delay reaches back."""
         return self.cell.delays
 
-    def close_loop(self, **flags):
+    def close_loop(self, **flags: Any) -> Self:
         """This layer in closed loop, the weights shared; `flags`, such as `return_sequences`, changed."""
         return self._twin(True, flags)
 
-    def open_loop(self, **flags):
+    def open_loop(self, **flags: Any) -> Self:
         """This layer in open loop, likewise."""
         return self._twin(False, flags)
 
@@ -90,10 +95,10 @@ class NARX(CellLayer):
         inner = {name: value for name, value in cls._inner(cell).items() if name in named}
         return cls(**{**inner, **config, "cell": cell})
 
-    def needs_targets(self, width=None):
+    def needs_targets(self, width: int | None = None) -> bool:
         return not self.closed
 
-    def forecast(self, targets, sequences=None, steps=None):
+    def forecast(self, targets: Tensor, sequences: Tensor | None = None, steps: int | None = None) -> Tensor:
         """What comes after known outputs.
 
         Args:
@@ -114,7 +119,7 @@ class NARX(CellLayer):
             raise ValueError(f"{needed}: expected it, and no {other}, for {type(self).__name__}, got {given[needed]}")
         self._check_warm_up(targets)
         known = targets.shape[1]
-        if not self.cell.exogenous:
+        if sequences is None:
             steps = known + positive_integer("steps", steps)
             sequences = ops.repeat(ops.zeros_like(targets[:, :1, :1]), steps, axis=1)
         elif static(sequences.shape[1]) is not None and sequences.shape[1] <= known:
@@ -135,7 +140,14 @@ class NARX(CellLayer):
             raise ValueError("targets: expected None in closed loop with go_backwards, got a warm-up")
         self._check_warm_up(targets, *sequences.shape[:2])
 
-    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+    def advance(
+        self,
+        inputs: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor | None = None,
+        constants: Any = (),
+        targets: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
         if self.closed and targets is not None:
             raise ValueError(f"targets: expected None in closed loop, step by step, got {tuple(targets.shape)}")
         if not self.closed:
@@ -179,14 +191,14 @@ class NARX(CellLayer):
             return joined(first, later), states, internals
         return later if begun is None else ops.where(begun[:, -1], later, first), states, internals
 
-    def get_config(self):
+    def get_config(self) -> Config:
         # the cell as an object, so that layers which share one do so when they are loaded together
         config = super().get_config()
         config = {name: value for name, value in config.items() if name not in arguments(self.cell_class)}
         return {**config, "cell": keras.saving.serialize_keras_object(self.cell), "closed": self.closed}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls._over(keras.saving.deserialize_keras_object(config["cell"]), config)
 
 
@@ -211,24 +223,31 @@ class AR(NARX):
 
     cell_class = cells.ARCell
 
-    def needs_targets(self, width=None):  # which are the series itself, where it is as wide
+    def needs_targets(self, width: int | None = None) -> bool:  # which are the series itself, where it is as wide
         return not self.closed and width not in (None, self.cell.outputs)
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=False,
-        constants=None,
-        targets=None,
-        sequences_mask=None,
-        return_state=None,
-    ):
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+        constants: Sequence[Tensor] | None = None,
+        targets: Tensor | None = None,
+        sequences_mask: Tensor | None = None,
+        return_state: bool | None = None,
+    ) -> Any:
         targets = sequences if targets is None and not self.closed else targets
         further = {"sequences_mask": sequences_mask, "return_state": return_state}
         return super().call(sequences, initial_state, mask, training, constants, targets, **further)
 
-    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+    def advance(
+        self,
+        inputs: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor | None = None,
+        constants: Any = (),
+        targets: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
         targets = inputs if targets is None and not self.closed else targets
         return super().advance(inputs, states, mask, constants, targets)

@@ -1,10 +1,16 @@
 """From many steps to one: the last, the mean or the largest of the real ones."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import keras
 from keras import ops
 
 from keras_seq.cells.floats import long_type, lowest
 from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real
+from keras_seq.typing import SequenceArguments, Shape, Tensor
 
 
 class _Pooling(Stepwise, keras.layers.Layer):
@@ -13,28 +19,30 @@ class _Pooling(Stepwise, keras.layers.Layer):
     return_sequences = False
     state_size = ()
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Unpack[SequenceArguments]) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, sequences_shape):
+    def build(self, sequences_shape: Shape) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         self.output_width = sequences_shape[-1]
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         return None
 
-    def compute_output_shape(self, sequences_shape):
+    def compute_output_shape(self, sequences_shape: Shape) -> Any:
         return (sequences_shape[0], sequences_shape[-1])
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int | Tensor) -> list[Tensor]:
         self._check_stepwise()
         return self.first_state(batch_size)
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
 
-    def advanced(self, inputs, state, mask, zeros=True):
+    def advanced(
+        self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         state = kept(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
         return self.found(state), state
 
@@ -71,14 +79,14 @@ class LastStep(_Pooling):
     ```
     """
 
-    def call(self, sequences, mask=None):
+    def call(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
         check_sequences(sequences, mask)
         return last_real(sequences, mask)
 
-    def included(self, inputs, state):
+    def included(self, inputs: Tensor, state: Any) -> Any:
         return [inputs]
 
-    def found(self, state):
+    def found(self, state: Any) -> Any:
         return state[0]
 
 
@@ -109,21 +117,21 @@ class MaskedMean(_Pooling):
     ```
     """
 
-    def call(self, sequences, mask=None):
+    def call(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
         check_sequences(sequences, mask)
         shown, _, count = _real(ops.cast(sequences, long_type(self.variable_dtype)), mask)
         return ops.cast(ops.sum(shown, axis=1) / ops.maximum(count, 1), self.compute_dtype)
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         widths = (self.output_width, 1)
         return [ops.zeros((batch_size, width), dtype=long_type(self.variable_dtype)) for width in widths]
 
-    def included(self, inputs, state):
+    def included(self, inputs: Tensor, state: Any) -> Any:
         mean, count = state
         count = count + 1
         return [mean + (ops.cast(inputs, mean.dtype) - mean) / count, count]
 
-    def found(self, state):
+    def found(self, state: Any) -> Any:
         return ops.cast(state[0], self.compute_dtype)
 
 
@@ -153,19 +161,19 @@ class MaskedMax(_Pooling):
     ```
     """
 
-    def call(self, sequences, mask=None):
+    def call(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
         check_sequences(sequences, mask)
         shown, mask, count = _real(sequences, mask)
         least = ops.full_like(shown, lowest(keras.backend.standardize_dtype(shown.dtype)))
         found = ops.max(ops.where(mask, shown, least), axis=1)
         return ops.where(count > 0, found, ops.zeros_like(found))
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [*super().first_state(batch_size), ops.zeros((batch_size, 1), dtype="bool")]
 
-    def included(self, inputs, state):
+    def included(self, inputs: Tensor, state: Any) -> Any:
         largest, any_before = state
         return [ops.where(any_before, ops.maximum(largest, inputs), inputs), ops.ones_like(any_before)]
 
-    def found(self, state):
+    def found(self, state: Any) -> Any:
         return state[0]

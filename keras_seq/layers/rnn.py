@@ -1,7 +1,11 @@
 """`RNN(cell)`: any cell over a sequence."""
 
+from __future__ import annotations
+
 import inspect
 import types
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 from keras import ops, tree
@@ -14,6 +18,7 @@ from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.of_keras import with_own_masks
 from keras_seq.layers.stepwise import Prepared, Stepwise, as_long, check_mask, fits, kept, last_real, static
+from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -84,23 +89,23 @@ class RNN(Stepwise, keras.layers.RNN):
 
     def __init__(
         self,
-        cell,
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        stateful=False,
-        unroll=False,
-        zero_output_for_mask=False,
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
         *,
-        return_internals=False,
-        truncate=None,
-        checkpoint=False,
-        **kwargs,
-    ):
+        return_internals: bool = False,
+        truncate: int | None = None,
+        checkpoint: bool = False,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         if isinstance(cell, (list, tuple)):
             cell = keras.layers.StackedRNNCells(cell, dtype=kwargs.get("dtype"))
-        flags = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
-        flags = {name: boolean(name, value) for name, value in zip(FLAGS, flags, strict=True)}
+        given = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
+        flags = {name: boolean(name, value) for name, value in zip(FLAGS, given, strict=True)}
         super().__init__(cell, **flags, **{"autocast": False, **kwargs})
         self.return_internals = boolean("return_internals", return_internals)
         if return_internals and not isinstance(cell, Cell):
@@ -119,18 +124,18 @@ class RNN(Stepwise, keras.layers.RNN):
                 )
         self.input_spec = keras.layers.InputSpec(ndim=3)
         if "constants" not in self.call_signature_parameters:  # a subclass with the call that Keras's layers have
-            self.build.__signature__ = inspect.signature(super().build)
+            self.build.__signature__ = inspect.signature(super().build)  # type: ignore[attr-defined]
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         """The widths of the states."""
         return tree.flatten(self.cell.state_size)
 
     @state_size.setter
-    def state_size(self, value):
+    def state_size(self, value: Any) -> None:
         """Keras's constructor copies the cell's; a cell may know its own only when it is built."""
 
-    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
+    def build(self, sequences_shape: Shape, initial_state_shape: Any = None, constants_shape: Any = None) -> None:
         wanted = inspect.signature(self.cell.build).parameters if isinstance(self.cell, Cell) else ()
         if "constants_shape" in wanted and not self.cell.built:
             self.cell.build((sequences_shape[0], *sequences_shape[2:]), constants_shape=constants_shape)
@@ -138,14 +143,16 @@ class RNN(Stepwise, keras.layers.RNN):
         super().build(sequences_shape, initial_state_shape)
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
 
-    def compute_output_spec(self, sequences, *args, return_state=None, **kwargs):
+    def compute_output_spec(self, sequences: Any, *args: Any, return_state: bool | None = None, **kwargs: Any) -> Any:
         if return_state not in (None, self.return_state):
             kwargs["return_state"] = return_state
         if "return_state" in kwargs or self.return_internals or self.compute_dtype != self.state_dtype:
             return keras.Operation.compute_output_spec(self, sequences, *args, **kwargs)
         return super().compute_output_spec(sequences, *args, **kwargs)
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None, **further_shapes):
+    def compute_output_shape(
+        self, sequences_shape: Shape, initial_state_shape: Any = None, **further_shapes: Any
+    ) -> Any:
         layer = self
         if not (self.return_state or self.return_internals):
             return super().compute_output_shape(sequences_shape)
@@ -160,7 +167,7 @@ class RNN(Stepwise, keras.layers.RNN):
         sequences = keras.KerasTensor(sequences_shape, layer.compute_dtype)
         return tree.map_structure(lambda x: x.shape, keras.Operation.compute_output_spec(layer, sequences, **further))
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         """That of the outputs, in the order of processing; None for each state."""
         mask = tree.flatten(mask)[0]
         return super().compute_mask(
@@ -169,16 +176,16 @@ class RNN(Stepwise, keras.layers.RNN):
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=False,
-        constants=None,
-        targets=None,
-        sequences_mask=None,
-        constants_mask=None,
-        return_state=None,
-    ):
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+        constants: Sequence[Tensor] | None = None,
+        targets: Tensor | None = None,
+        sequences_mask: Tensor | None = None,
+        constants_mask: Any = None,
+        return_state: bool | None = None,
+    ) -> Any:
         mask = sequences_mask if mask is None else mask
         ours = isinstance(self.cell, Cell)
         if constants and ours:
@@ -213,7 +220,7 @@ class RNN(Stepwise, keras.layers.RNN):
         return (output, *further) if further else output
 
     @property
-    def state_dtype(self):
+    def state_dtype(self) -> str:
         """The type of the states: that of the cell's weights, or what a cell of Keras computes in."""
         return self.cell.variable_dtype if isinstance(self.cell, Cell) else self._cell_dtype
 
@@ -353,22 +360,29 @@ class RNN(Stepwise, keras.layers.RNN):
         return outputs if self._every_step else last, states[1:]
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         """u of the outputs (b, t, u)."""
         return getattr(self.cell, "output_size", None) or self.state_size[0]
 
     @property
-    def not_stepwise(self):
+    def not_stepwise(self) -> str | None:
         return "it reads time in reverse (go_backwards=True)" if self.go_backwards else None
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return tree.flatten(self.get_initial_state(batch_size))
 
-    def prepared(self, constants):
+    def prepared(self, constants: Sequence[Tensor]) -> Prepared:
         """What `step` makes of its constants; given in their place, it is not made anew at every step."""
         return Prepared(tuple(self.cell.prepared(constants)))
 
-    def advance(self, inputs, states, mask=None, constants=(), targets=None):
+    def advance(
+        self,
+        inputs: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor | None = None,
+        constants: Any = (),
+        targets: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
         inputs = ops.cast(inputs, self._cell_dtype)
         if isinstance(self.cell, Cell):
             targets = None if targets is None else ops.cast(targets, self.state_dtype)
@@ -382,14 +396,14 @@ class RNN(Stepwise, keras.layers.RNN):
             new = tree.flatten(new)
         return ops.cast(output, self.compute_dtype), kept(mask, new, states)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Put the kept states of a stateful layer back to the initial ones."""
         if self.states is not None:
             initial = self.first_state(self._expected_batch_size)
             for variable, value in zip(tree.flatten(self.states), initial, strict=True):
                 variable.assign(value)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {name: getattr(self, name) for name in ("return_internals", "truncate", "checkpoint")}
         return {**super().get_config(), **own}
 

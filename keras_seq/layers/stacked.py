@@ -1,6 +1,10 @@
 """Depth: memories one above the other."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self, Unpack
 
 import keras
 from keras import ops
@@ -19,6 +23,7 @@ from keras_seq.layers.parts import (
     state_specs,
 )
 from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, last_real
+from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 SKIPS = (None, "residual", "dense")
 
@@ -86,15 +91,15 @@ class Stacked(Stepwise, keras.layers.Layer):
 
     def __init__(
         self,
-        layers,
-        widths=None,
-        skips=None,
-        dropout=0.0,
-        return_sequences=None,
-        return_state=False,
-        seed=None,
-        **kwargs,
-    ):
+        layers: Sequence[keras.layers.Layer] | Callable[..., Any],
+        widths: Sequence[int] | None = None,
+        skips: str | None = None,
+        dropout: float = 0.0,
+        return_sequences: bool | None = None,
+        return_state: bool = False,
+        seed: int | None = None,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
         if widths is not None:
@@ -128,34 +133,34 @@ class Stacked(Stepwise, keras.layers.Layer):
             raise ValueError(f"skips: expected None over a layer that subsamples, got {skips!r}")
 
     @property
-    def parts_with_states(self):
+    def parts_with_states(self) -> list[keras.layers.Layer]:
         return self.layers
 
     @property
-    def return_sequences(self):
+    def return_sequences(self) -> bool:
         return self.layers[-1].return_sequences
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         """The widths of all states, in the order in which they are given and returned."""
         return [size for layer in self.layers for size in layer.state_size]
 
     @property
-    def stateful(self):
+    def stateful(self) -> bool:
         return any(getattr(layer, "stateful", False) for layer in self.layers)
 
     @property
-    def subsampling(self):
+    def subsampling(self) -> int:
         """One output for so many inputs."""
         return math.prod(getattr(layer, "subsampling", 1) for layer in self.layers)
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         if self.skips == "dense":
             return sum(layer.output_width for layer in self.layers)
         return self.layers[-1].output_width
 
-    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
+    def build(self, sequences_shape: Shape, initial_state_shape: Any = None, constants_shape: Any = None) -> None:
         if self.return_state and not self.state_size:
             raise ValueError("return_state: expected False where no layer has a state, got True")
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
@@ -172,14 +177,14 @@ class Stacked(Stepwise, keras.layers.Layer):
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=False,
-        constants=None,
-        sequences_mask=None,
-        return_state=None,
-    ):
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+        constants: Sequence[Tensor] | None = None,
+        sequences_mask: Tensor | None = None,
+        return_state: bool | None = None,
+    ) -> Any:
         mask = sequences_mask if mask is None else mask
         check_sequences(sequences, mask)
         self._check_constants(constants)
@@ -215,23 +220,23 @@ class Stacked(Stepwise, keras.layers.Layer):
                 mask = mask_after(layer, seen, mask)
         return ops.concatenate(outputs, axis=-1) if self.skips == "dense" else x, found
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Put the kept states of the stateful layers back to the initial ones."""
         for layer in self.layers:
             if getattr(layer, "stateful", False):
                 layer.reset_state()
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """`reset_state`, by the other name that Keras has for it."""
         self.reset_state()
 
     # -- step by step ------------------------------------------------------------------------------------------------
 
     @property
-    def not_stepwise(self):
+    def not_stepwise(self) -> str | None:
         return next((f"of {layer.name}, {layer.not_stepwise}" for layer in self.layers if layer.not_stepwise), None)
 
-    def initial_state(self, batch_size, states=None):
+    def initial_state(self, batch_size: int | Tensor, states: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The state before the first step: those of the layers, one after the other."""
         self._check_stepwise()
         left, found = checked_states(self, states, None, "states"), []
@@ -244,12 +249,14 @@ class Stacked(Stepwise, keras.layers.Layer):
                 left = left[count:]
         return found
 
-    def prepared(self, constants):
+    def prepared(self, constants: Sequence[Tensor]) -> Prepared:
         """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""
         self._check_constants(constants)
         return Prepared(tuple(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers))
 
-    def advanced(self, inputs, state, mask, zeros=True, constants=None):
+    def advanced(
+        self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True, constants: Any = None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         if not isinstance(constants, Prepared):
             constants = self.prepared(constants or ())
         zeros = zeros and self.return_sequences  # else what is joined at a hidden step is what was at the last real one
@@ -269,13 +276,20 @@ class Stacked(Stepwise, keras.layers.Layer):
 
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         mask = mask if self.return_sequences else None
         for layer in self.layers:
             mask = mask_after(layer, sequences, mask)
         return [mask, *[None for _ in self.state_size]] if self.return_state else mask
 
-    def compute_output_spec(self, sequences, initial_state=None, mask=None, return_state=None, **further):
+    def compute_output_spec(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        return_state: bool | None = None,
+        **further: Any,
+    ) -> Any:
         check_sequences(sequences, mask)
         checked_states(self, initial_state, sequences.shape[0])
         batch, steps = sequences.shape[:2]
@@ -283,14 +297,16 @@ class Stacked(Stepwise, keras.layers.Layer):
         outputs = keras.KerasTensor((*shape, self.output_width), self.compute_dtype)
         return (outputs, *state_specs(self, batch)) if self._returns_states(return_state) else outputs
 
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None, constants_shape=None):
+    def compute_output_shape(
+        self, sequences_shape: Shape, initial_state_shape: Any = None, constants_shape: Any = None
+    ) -> Any:
         return shapes_of(self, sequences_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {name: getattr(self, name) for name in ("skips", "dropout", "return_state", "seed")}
         layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
         return {**super().get_config(), "layers": layers, **config}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "layers": [keras.saving.deserialize_keras_object(c) for c in config["layers"]]})

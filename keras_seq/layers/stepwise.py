@@ -1,7 +1,11 @@
 """What sequence layers share: a form that takes one step at a time, and skipping the steps that a mask hides."""
 
+from __future__ import annotations
+
 import numbers
 import typing
+from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
@@ -9,6 +13,7 @@ from keras import ops
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_seq.cells.arguments import boolean, positive_integer
+from keras_seq.typing import Tensor
 
 
 class Prepared(typing.NamedTuple):
@@ -28,14 +33,14 @@ class Stepwise:
     they were. A layer that cannot says why in `not_stepwise`.
     """
 
-    not_stepwise = None
+    not_stepwise: str | None = None
     """Why the layer has no step form, as a sentence; None if it has one."""
     zero_output_for_mask = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **_with_input_shape(kwargs))
 
-    def initial_state(self, batch_size, states=None):
+    def initial_state(self, batch_size: int | Tensor, states: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The state before the first step: a flat list of tensors, `batch_size` rows each.
 
         Its last tensor is the last output, which a hidden step repeats; it begins at zero. With `states`, those that the
@@ -46,7 +51,9 @@ class Stepwise:
         last = ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)
         return [*(own if states is None else _like(own, states)), last]
 
-    def step(self, inputs, state, mask=None, **further):
+    def step(
+        self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None = None, **further: Any
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """One step.
 
         Args:
@@ -71,7 +78,9 @@ class Stepwise:
         with AutocastScope(self.compute_dtype):
             return self.advanced(inputs, state, mask, **further)
 
-    def advanced(self, inputs, state, mask, zeros=True, **further):
+    def advanced(
+        self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True, **further: Any
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """`step`, of what has been checked; without `zeros` a hidden step repeats the last output in any case."""
         *states, last = state
         outputs, states = self.advance(inputs, states, mask, **further)
@@ -81,7 +90,7 @@ class Stepwise:
             outputs = ops.where(ops.expand_dims(mask, -1), outputs, hidden)
         return outputs, [*states, outputs]
 
-    def needs_targets(self, width=None):
+    def needs_targets(self, width: int | None = None) -> bool:
         """Whether the layer cannot run on sequences of this width, None for any, but with true outputs as `targets`."""
         return False
 

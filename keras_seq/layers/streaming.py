@@ -1,11 +1,18 @@
 """A whole model, one step at a time."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Self, Unpack
+
 import keras
 from keras import layers, ops, tree
 
 from keras_seq.cells.arguments import boolean
 from keras_seq.layers.rnn import RNN
 from keras_seq.layers.stepwise import Stepwise, fits
+from keras_seq.typing import Config, LayerArguments, Tensor
 
 # layers of Keras that act on each step alone, whatever stands at other steps
 POINTWISE = (
@@ -99,43 +106,45 @@ class StepForm(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Unpack[LayerArguments]) -> None:
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
         self.layer = layer
         if layer.not_stepwise:
             raise ValueError(f"{layer.name}: expected a layer that can be run step by step; {layer.not_stepwise}")
 
-    def build(self, shapes):
+    def build(self, shapes: Any) -> None:
         if not self.layer.built:
             self.layer.build((shapes[0][0], None, *shapes[0][2:]))
 
-    def call(self, inputs, mask=None, targets=None):
+    def call(self, inputs: Sequence[Tensor], mask: Tensor | None = None, targets: Tensor | None = None) -> Any:
         sequences, *state = inputs
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         further = {} if targets is None else {"targets": targets[:, 0]}
         outputs, state = self.layer.step(sequences[:, 0], state, None if mask is None else mask[:, 0], **further)
         return [ops.expand_dims(outputs, 1) if self.layer.return_sequences else outputs, *state]
 
-    def compute_output_spec(self, inputs, mask=None, targets=None):
+    def compute_output_spec(self, inputs: Any, mask: Any = None, targets: Any = None) -> Any:
         sequences, *state = inputs
         leading = (sequences.shape[0], 1) if self.layer.return_sequences else (sequences.shape[0],)
         outputs = keras.KerasTensor((*leading, self.layer.output_width), self.layer.compute_dtype)
         return [outputs, *[keras.KerasTensor(s.shape, s.dtype) for s in state]]
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         return [mask if self.layer.return_sequences else None, *[None for _ in inputs[1:]]]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
 
 
-def streaming(model, pointwise=(), jit_compile=False):
+def streaming(
+    model: keras.Model, pointwise: Sequence[str | keras.layers.Layer] = (), jit_compile: bool = False
+) -> Stream:
     """A trained model turned into one that takes one step at a time, for endless input in constant memory.
 
     Every sequence layer of keras_seq (stacks, TDNN, TCN, WaveNet, `LastStep` .. too) and every recurrent layer of Keras is
@@ -199,7 +208,7 @@ class Stream:
     ```
     """
 
-    def __init__(self, model, inputs, outputs, layers, jit_compile):
+    def __init__(self, model: keras.Model, inputs: Any, outputs: Any, layers: Any, jit_compile: bool) -> None:
         self.model, self._inputs, self._outputs, self._layers = model, inputs, outputs, layers
         self._jit_compile, self._compiled = jit_compile, self._step
         if keras.config.backend() == "tensorflow":
@@ -207,11 +216,11 @@ class Stream:
 
             self._compiled = tensorflow.function(self._step, jit_compile=jit_compile or None)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> list[Tensor]:
         """The state before the first step: a flat list of tensors, `batch_size` rows each."""
         return [s for layer in self._layers for s in layer.initial_state(batch_size)]
 
-    def step(self, inputs, state):
+    def step(self, inputs: Any, state: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
         """One step.
 
         Args:
@@ -244,7 +253,7 @@ class Stream:
         outputs = [y[:, 0] if t else y for y, t in zip(found, timed, strict=False)]
         return tree.pack_sequence_as(self._outputs, outputs), list(found[len(timed) :])
 
-    def export(self, path):
+    def export(self, path: str | os.PathLike[str]) -> Any:
         """Write a SavedModel with `step(inputs, state) -> (outputs, state)` and `initial_state(batch_size) -> state`.
 
         It needs TensorFlow alone:
@@ -280,7 +289,7 @@ class Stream:
         tf.saved_model.save(module, path, signatures={"serving_default": signature})
 
 
-def _stepped(model, trusted):
+def _stepped(model: Any, trusted: set[Any]) -> tuple[Any, Any, Any, Any]:
     """`(functional model of one step, its inputs in their structure, which outputs have time, the layers with states)`."""
     if isinstance(model, keras.Sequential) and model.built:
         first = outputs = keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)

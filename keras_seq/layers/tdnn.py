@@ -1,7 +1,11 @@
 """Time-delay networks: a step that sees the inputs of steps at fixed distances."""
 
+from __future__ import annotations
+
 import numbers
 import warnings
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
@@ -13,6 +17,7 @@ from keras_seq.cells.arguments import boolean, described, named, positive_intege
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.layers import ring
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask, static
+from keras_seq.typing import Activation, Config, Constraint, Initializer, Regularizer, SequenceArguments, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -74,22 +79,22 @@ class TDNN(Stepwise, keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        delays=None,
-        context=None,
-        subsampling=1,
-        activation="tanh",
-        use_bias=True,
-        weight_normalization=False,
-        zero_output_for_mask=False,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        units: int,
+        delays: int | None = None,
+        context: Sequence[int] | None = None,
+        subsampling: int = 1,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        weight_normalization: bool = False,
+        zero_output_for_mask: bool = False,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Unpack[SequenceArguments],
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.units = positive_integer("units", units)
@@ -97,7 +102,7 @@ class TDNN(Stepwise, keras.layers.Layer):
             raise ValueError(f"delays: expected either delays or a context, got delays={delays!r}, context={context!r}")
         self.delays = None if delays is None else positive_integer("delays", delays)
         self.context = None if context is None else _distances(context)
-        self.distances = list(range(1 - self.delays, 1)) if context is None else self.context
+        self.distances: list[int] = list(range(1 - self.delays, 1)) if context is None else self.context  # type: ignore
         self.subsampling = positive_integer("subsampling", subsampling)
         self.use_bias = boolean("use_bias", use_bias)
         self.weight_normalization = boolean("weight_normalization", weight_normalization)
@@ -111,15 +116,15 @@ class TDNN(Stepwise, keras.layers.Layer):
         self.bias_constraint = named(constraints, "bias_constraint", bias_constraint)
 
     @property
-    def output_width(self):
+    def output_width(self) -> int:
         return self.units
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """How many steps lie between the first and the last that a step sees, both counted, and itself."""
         return max(0, *self.distances) - min(0, *self.distances) + 1
 
-    def build(self, sequences_shape):
+    def build(self, sequences_shape: Shape) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
         shape = (len(self.distances), sequences_shape[-1], self.units)
         self.kernel = self.add_weight(
@@ -145,19 +150,19 @@ class TDNN(Stepwise, keras.layers.Layer):
                 constraint=self.bias_constraint,
             )
 
-    def call(self, sequences, mask=None):
+    def call(self, sequences: Tensor, mask: Tensor | None = None) -> Any:
         check_sequences(sequences, mask)
         warn_if_short(self, sequences)
         return over_real_steps(self.every_step, sequences, mask, self.zero_output_for_mask, self.subsampling)
 
-    def every_step(self, sequences):
+    def every_step(self, sequences: Tensor) -> Tensor:
         """The outputs of whole sequences, none of whose steps is hidden."""
         steps, weights = ops.shape(sequences)[1], self._weights()
         before, after, every = max(0, -self.distances[0]), max(0, self.distances[-1]), self.subsampling
         sequences = ops.pad(sequences, [[0, 0], [before, after], [0, 0]])
-        apart = {b - a for a, b in zip(self.distances, self.distances[1:], strict=False)} or {1}
-        if len(apart) == 1 and every == 1:
-            (apart,) = apart
+        gaps = {b - a for a, b in zip(self.distances, self.distances[1:], strict=False)} or {1}
+        if len(gaps) == 1 and every == 1:
+            (apart,) = gaps
             if before + after > self.distances[-1] - self.distances[0]:  # the context leaves its own step out
                 span = apart * (len(self.distances) - 1)
                 first = before + self.distances[0]
@@ -181,16 +186,16 @@ class TDNN(Stepwise, keras.layers.Layer):
     # -- step by step ------------------------------------------------------------------------------------------------
 
     @property
-    def not_stepwise(self):
+    def not_stepwise(self) -> str | None:
         if self.distances[-1] > 0:
             return f"its context looks {self.distances[-1]} steps ahead"
         return f"it gives one step of {self.subsampling} only (subsampling)" if self.subsampling > 1 else None
 
-    def first_state(self, batch_size):
+    def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         reach = -self.distances[0]
         return ring.empty(batch_size, reach, self.kernel.shape[1], self.compute_dtype) if reach else []
 
-    def advance(self, inputs, states, mask=None):
+    def advance(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
         inputs = ops.cast(inputs, self.compute_dtype)
         seen = ops.expand_dims(inputs, 1) if self.distances[-1] == 0 else None
         past = [-c for c in self.distances if c < 0]
@@ -202,14 +207,14 @@ class TDNN(Stepwise, keras.layers.Layer):
 
     # -- shapes, masks, configuration --------------------------------------------------------------------------------
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         return mask if mask is None or self.subsampling == 1 else skipped_mask(mask, self.subsampling)
 
-    def compute_output_shape(self, sequences_shape):
+    def compute_output_shape(self, sequences_shape: Shape) -> Any:
         steps = sequences_shape[1]
         return (sequences_shape[0], steps and -(-steps // self.subsampling), self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **described(self)}
 
 

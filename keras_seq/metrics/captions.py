@@ -4,13 +4,16 @@ Both take sentences as strings whose words are divided by white space, and chang
 punctuation are the caller's to settle.
 """
 
+from __future__ import annotations
+
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 SIGMA = 6.0  # words: how fast CIDEr-D falls as the lengths part
 
 
-def corpus_bleu(hypotheses, references, max_order=4):
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], max_order: int = 4) -> float:
     r"""The BLEU of a corpus: how many n-grams of the hypotheses their references hold as well.
 
     $$\mathrm{BLEU}_N = \min(1, e^{1 - r/c}) \; \Big(\prod_{n=1}^N p_n\Big)^{1/N}$$
@@ -55,7 +58,7 @@ def corpus_bleu(hypotheses, references, max_order=4):
     return bleu.corpus_score(hypotheses, streams).score / 100
 
 
-def cider_d(hypotheses, references):
+def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     r"""The CIDEr-D of a corpus: n-grams weighted by how telling they are, so that saying what all say gains little.
 
     With g_n(s) the vector of the n-grams of a sentence s, each counted and times log(items / items whose references

@@ -1,5 +1,7 @@
 """How likely a model finds a text: perplexity, and bits per character."""
 
+from __future__ import annotations
+
 import math
 
 import keras
@@ -8,12 +10,13 @@ from keras import ops
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import checked
 from keras_seq.layers.stepwise import fits
+from keras_seq.typing import Config, DType, Tensor
 
 
 class _Likelihood(keras.metrics.Metric):
     """The mean of -ln P over all tokens of all batches, weighted: one sum and one count, whatever the batches are."""
 
-    def __init__(self, pad=0, name=None, dtype=None):
+    def __init__(self, pad: int = 0, name: str | None = None, dtype: DType = None) -> None:
         super().__init__(name=name or self.title, dtype=dtype or long_type(keras.config.floatx()))
         if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int)):
             raise TypeError(f"pad: expected an integer or None, got {pad!r}")
@@ -21,7 +24,7 @@ class _Likelihood(keras.metrics.Metric):
         self.nats = self.add_variable(shape=(), initializer="zeros", dtype=self.dtype, name="nats")
         self.count = self.add_variable(shape=(), initializer="zeros", dtype=self.dtype, name="count")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         targets, logits = ops.convert_to_tensor(y_true), ops.cast(y_pred, self.dtype)
         if not fits(logits.shape[:-1], targets.shape) or logits.shape[-1] is None:
             raise ValueError(
@@ -46,10 +49,10 @@ class _Likelihood(keras.metrics.Metric):
         self.nats.assign_add(ops.sum(ops.where(real, nats, ops.zeros_like(nats)) * weights))
         self.count.assign_add(ops.sum(weights))
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.scaled(self.nats / self.count)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "pad": self.pad}
 
 
@@ -91,7 +94,7 @@ class Perplexity(_Likelihood):
 
     title = "perplexity"
 
-    def scaled(self, nats):
+    def scaled(self, nats: Tensor) -> Tensor:
         return ops.exp(nats)
 
 
@@ -133,5 +136,5 @@ class BitsPerCharacter(_Likelihood):
 
     title = "bits_per_character"
 
-    def scaled(self, nats):
+    def scaled(self, nats: Tensor) -> Tensor:
         return nats / math.log(2)

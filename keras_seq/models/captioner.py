@@ -1,9 +1,15 @@
 """From a picture to a sentence: a convolutional encoder and a recurrent decoder."""
 
+from __future__ import annotations
+
 import math
 import numbers
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -15,11 +21,14 @@ from keras_seq.layers import RNN
 from keras_seq.models.generation import Writer
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.typing import DType, Tensor
 
 _FEATURES_AS = ("initial_state", "each_step", "attention")
 
 
-def small_encoder(image_shape, features=256, smallest=6, dtype=None):
+def small_encoder(
+    image_shape: Sequence[int], features: int | None = 256, smallest: int = 6, dtype: DType = None
+) -> keras.Model:
     """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features.
 
     Blocks of convolution, batch normalisation and ReLU, each halving the picture until it is at most `smallest` high and
@@ -110,17 +119,17 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
 
     def __init__(
         self,
-        vocabulary,
-        image_shape,
-        cell=None,
-        encoder=None,
-        features_as="initial_state",
-        embedding_size=128,
-        dropout=0.0,
-        max_length=30,
-        attention_penalty=0.0,
-        **kwargs,
-    ):
+        vocabulary: Vocabulary,
+        image_shape: Sequence[int],
+        cell: Cell | None = None,
+        encoder: keras.layers.Layer | None = None,
+        features_as: str = "initial_state",
+        embedding_size: int = 128,
+        dropout: float = 0.0,
+        max_length: int = 30,
+        attention_penalty: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
@@ -143,7 +152,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
         self.cell = cell
         if encoder is None:
-            form = {"features": None} if self.attends else {}
+            form: dict[str, Any] = {"features": None} if self.attends else {}
             encoder = small_encoder(self.image_shape, dtype=self.dtype_policy, **form)
         self.encoder = encoder
         self.features_as = features_as
@@ -186,18 +195,18 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
 
     # -- the model of (pictures, tokens) -------------------------------------------------------------------------------
 
-    def check_images(self, images):
+    def check_images(self, images: Tensor) -> None:
         """A ValueError unless the pictures are (b, height, width, channels) as the model was made for."""
         if len(images.shape) != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
 
-    def features(self, images, training=False):
+    def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Features of pictures (b, height, width, channels): (b, n), or for attention the feature map (b, h, w, n)."""
         self.check_images(images)
         features = self.encoder(ops.cast(images, self.compute_dtype), training=training)
         return features if self.attends or len(features.shape) == 2 else ops.mean(features, axis=(1, 2))
 
-    def start(self, features):
+    def start(self, features: Tensor) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """`(initial states or None, constants)` of the memory, from the features."""
         if self.features_as == "each_step":
             return None, [features]
@@ -210,7 +219,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         memory = ops.reshape(ops.concatenate([features, places], axis=-1), (-1, count, features.shape[-1] + 2))
         return [bridge(ops.mean(features, axis=(1, 2))) for bridge in self.bridges], [memory]
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Any:
         images, tokens = inputs
         tokens, wrong = self.vocabulary.check("tokens", tokens)
         states, constants = self.start(self.features(images, training))
@@ -227,7 +236,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             self.add_loss(self.attention_penalty * penalty)
         return undefined(self.readout(self.dropped(outputs, training)), wrong)
 
-    def example(self, element):
+    def example(self, element: Any) -> tuple[Any, Tensor]:
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.
 
         Args:
@@ -241,15 +250,17 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
 
     # -- sentences -----------------------------------------------------------------------------------------------------
 
-    def begin(self, inputs, batch):
+    def begin(self, inputs: Any, batch: Any) -> tuple[Any, Any]:
         states, constants = self.start(self.features(inputs))
         return self.memory.initial_state(batch, states), self.memory.prepared(constants or ())
 
-    def next_token(self, tokens, state, constants):
+    def next_token(self, tokens: Tensor, state: Any, constants: Any) -> tuple[Tensor, Any]:
         output, state = self.memory.step(self.embedding(tokens), state, constants=constants)
         return self.readout(output), state
 
-    def generate(self, images, prompts=None, decoder="greedy", **options):
+    def generate(
+        self, images: Tensor, prompts: Sequence[str] | None = None, decoder: str = "greedy", **options: Any
+    ) -> list[Any]:
         """Sentences for pictures, compiled, each stopped at END.
 
         Args:
@@ -265,7 +276,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         self.check_images(images)
         return self.written(images, [""] * images.shape[0] if prompts is None else list(prompts), decoder, options)
 
-    def alignment(self, images, sentences):
+    def alignment(self, images: Tensor, sentences: Sequence[str]) -> np.ndarray:
         """Where attention looks while it writes these sentences: weights (b, t, h, w), t words with END, of the feature map."""
         if not self.attends:
             raise ValueError(f"features_as: expected 'attention', got {self.features_as!r}")
@@ -278,7 +289,7 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         weights = ops.convert_to_numpy(internals["alignment"])
         return weights.reshape(*weights.shape[:2], *self.map_shape)
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
         """Write a SavedModel for service; other formats as in Keras.
 
         Its endpoints take pictures, uint8 (b, height, width, channels) with any b: `serve` gives tokens, int32

@@ -1,7 +1,11 @@
 """How models write: begin, then one token after the other, by any decoder."""
 
+from __future__ import annotations
+
 import functools
 import threading
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -14,6 +18,7 @@ from keras_seq.decoding.random import key_of
 from keras_seq.decoding.tokens import Rules, number
 from keras_seq.engine import dropped
 from keras_seq.models.training import needs_tensorflow
+from keras_seq.typing import Config, Tensor
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
 NUMBERS = {**sampling.NUMBERS, **beam.NUMBERS}
@@ -38,13 +43,13 @@ class Writer:
     `seed_generator` has the random numbers of dropout, and those of `sample` without a seed.
     """
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {**super().get_config(), **described(self)}
         schedule = keras.optimizers.schedules.LearningRateSchedule
         return {k: keras.saving.serialize_keras_object(v) if isinstance(v, schedule) else v for k, v in config.items()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(
             **{
                 k: keras.saving.deserialize_keras_object(v) if isinstance(v, dict) and "class_name" in v else v
@@ -53,15 +58,17 @@ class Writer:
         )
 
     @property
-    def writable(self):
+    def writable(self) -> np.ndarray:
         """Booleans (v,): the tokens that may be written, all but padding and the start token."""
         words = np.arange(len(self.vocabulary))
         return (words != self.vocabulary.pad) & (words != self.vocabulary.start)
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: Tensor) -> None:
         """A ValueError for what `begin` cannot take, where it is known."""
 
-    def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+    def generate_tokens(
+        self, inputs: Any, prompt: Tensor | None = None, decoder: str = "greedy", **options: Any
+    ) -> Any:
         """Tokens, int32, by a decoder of `keras_seq.decoding`; in a graph or eagerly.
 
         Args:
@@ -101,7 +108,9 @@ class Writer:
             constants = tree.map_structure(lambda x: ops.repeat(x, width, axis=0), constants)
         return decode(lambda tokens, s: self.next_token(tokens, s, constants), state, prompt, **settings)
 
-    def compiled_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+    def compiled_tokens(
+        self, inputs: Any, prompt: Tensor | None = None, decoder: str = "greedy", **options: Any
+    ) -> Any:
         """`generate_tokens`, compiled under XLA: once for all values of options but those in `FIXED`, and functions."""
         needs_tensorflow(f"{type(self).__name__}.generate")
         self.check_inputs(inputs)
@@ -151,25 +160,25 @@ class Writer:
             self.__dict__.setdefault("_kept_programs", functools.lru_cache(PROGRAMS)(_program))
         return self.__dict__["_kept_programs"]
 
-    def written(self, inputs, prompts, decoder, options):
+    def written(self, inputs: Any, prompts: Sequence[str], decoder: str, options: dict[str, Any]) -> list[Any]:
         """Strings that begin with these prompts, one for each row; of a beam with `n_best` above 1, lists of them."""
         rows = _rows(inputs)
         if len(prompts) != rows:
             raise ValueError(f"prompts: expected {rows}, one for each row, got {len(prompts)}")
         return self.compiled_texts(inputs, self.vocabulary.encode(prompts, end=False), decoder, options)
 
-    def compiled_texts(self, inputs, prompt, decoder, options):
+    def compiled_texts(self, inputs: Any, prompt: Tensor, decoder: str, options: dict[str, Any]) -> list[Any]:
         """The strings of `compiled_tokens`; of a beam with `n_best` above 1, lists of them."""
         found = self.compiled_tokens(inputs, prompt, decoder, **options)
         if decoder == "beam":
             found = found[0] if options.get("n_best", 1) > 1 else found[0][:, 0]
         return self.texts(found)
 
-    def dropped(self, x, training):
+    def dropped(self, x: Tensor, training: Any) -> Tensor:
         """`x` with a share `dropout` of its elements dropped in training; fast under XLA, where Keras's layer is not."""
         return dropped(x, self.dropout, self.seed_generator) if training and self.dropout else x
 
-    def texts(self, tokens):
+    def texts(self, tokens: Tensor) -> list[Any]:
         """Strings of tokens (b, t), or of the n best (b, n, t): a list of b strings, or of b lists of n."""
         if len(tokens.shape) == 3:
             return [self.texts(row) for row in tokens]

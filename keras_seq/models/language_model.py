@@ -1,6 +1,11 @@
 """What comes next in a text: an embedding, a memory, and a distribution over the vocabulary."""
 
+from __future__ import annotations
+
+import os
 import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +21,7 @@ from keras_seq.models.generation import Writer
 from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.typing import Tensor
 
 ENDLESS = 2**31 - 1
 STREAMED = {"greedy": ("allowed", "min_length"), "sample": ("allowed", "min_length", "temperature", "top_k", "top_p")}
@@ -82,17 +88,20 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
     ```
     """
 
+    train_function: Any
+    test_function: Any
+
     def __init__(
         self,
-        vocabulary,
-        memory,
-        embedding_size=128,
-        tied=False,
-        dropout=0.0,
-        max_length=200,
-        seed=None,
-        **kwargs,
-    ):
+        vocabulary: Vocabulary,
+        memory: keras.layers.Layer,
+        embedding_size: int = 128,
+        tied: bool = False,
+        dropout: float = 0.0,
+        max_length: int = 200,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
@@ -125,7 +134,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
 
     # -- the model of tokens -------------------------------------------------------------------------------------------
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Any:
         tokens, starts = inputs if isinstance(inputs, (list, tuple)) else (inputs, None)
         tokens, wrong = self._checked(tokens)
         mask = ops.not_equal(tokens, self.vocabulary.pad)
@@ -136,7 +145,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
             outputs = self._carried(words, starts, mask, bool(training))
         return undefined(self.logits(self.dropped(outputs, training)), wrong)
 
-    def logits(self, outputs):
+    def logits(self, outputs: Tensor) -> Tensor:
         """Scores (.., v) of what the memory gives (.., u)."""
         if not self.tied:
             return self.readout(outputs)
@@ -180,13 +189,13 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
             raise ValueError(f"tokens: expected shape (b, t), got {tuple(tokens.shape)}")
         return self.vocabulary.check("tokens", tokens)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         if keras.config.backend() != "tensorflow":  # where nothing is carried
             super().make_train_function(force)
         elif self.train_function is None or force:
             self.train_function = by_shape(lambda: self._made("train"))
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> None:
         if keras.config.backend() != "tensorflow":  # where nothing is carried
             super().make_test_function(force)
         elif self.test_function is None or force:
@@ -198,7 +207,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         getattr(keras.Model, f"make_{kind}_function")(maker, force=True)
         return getattr(maker, f"{kind}_function")
 
-    def streams(self, texts, rows, steps):
+    def streams(self, texts: str | Sequence[str], rows: int, steps: int) -> tf.data.Dataset:
         """The data to train on long texts by chunks, or to score them: `stream_batches` of their tokens.
 
         Args:
@@ -230,19 +239,26 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
     # -- writing -------------------------------------------------------------------------------------------------------
 
     @property
-    def writable(self):
+    def writable(self) -> np.ndarray:
         """Booleans (v,): the tokens that may be written, all but padding, unknown and START."""
         return super().writable & (np.arange(len(self.vocabulary)) != self.vocabulary.unknown)
 
-    def begin(self, inputs, batch):
+    def begin(self, inputs: Any, batch: Any) -> tuple[Any, Any]:
         return self.memory.initial_state(batch), ()
 
-    def next_token(self, tokens, state, constants=()):
+    def next_token(self, tokens: Tensor, state: Any, constants: Any = ()) -> tuple[Tensor, Any]:
         """`(logits (b, v), state)` after one more token per row (b,); the first state is `memory.initial_state(b)`."""
         outputs, state = self.memory.step(self.embedding(tokens), state)
         return self.logits(outputs), state
 
-    def generate_tokens(self, inputs, prompt=None, decoder="greedy", allowed=None, **options):
+    def generate_tokens(
+        self,
+        inputs: Any,
+        prompt: Tensor | None = None,
+        decoder: str = "greedy",
+        allowed: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
         """Tokens, as `Writer.generate_tokens` gives them, never padding, unknown or START; `inputs` is not used."""
         if prompt is None:
             raise ValueError("prompt: expected tokens (b, p) that begin with START, got None")
@@ -258,7 +274,7 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
             )
         return ops.logical_and(allowed, self.writable)
 
-    def generate(self, prompts, decoder="sample", **options):
+    def generate(self, prompts: Sequence[str] | None, decoder: str = "sample", **options: Any) -> list[Any]:
         """Texts that begin with the prompts, compiled once for each decoder, its options and the number of prompts.
 
         Args:
@@ -288,7 +304,14 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
             raise ValueError(f"prompts: expected at most max_length={longest} tokens, got {tokens.shape[1] - 1}")
         return tokens
 
-    def stream(self, prompt="", decoder="sample", max_length=None, seed=None, **options):
+    def stream(
+        self,
+        prompt: str = "",
+        decoder: str = "sample",
+        max_length: int | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
         """What follows a prompt, piece by piece, as it is written: an iterator over strings, the prompt not among them.
 
         Prompt and pieces together are what `generate([prompt])` gives, by the same seed the same. The memory's state is all
@@ -314,16 +337,16 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         if unknown:
             raise TypeError(f"{unknown[0]}: unknown option of {decoder!r}; expected some of {STREAMED[decoder]}")
         longest = ENDLESS if max_length is None else positive_integer("max_length", max_length)
-        prompt = self._prompt_tokens([prompt], None if max_length is None else longest)
-        fixed, given = self._apart(decoder, prompt, {**options, "max_length": longest, "seed": seed})
+        tokens = self._prompt_tokens([prompt], None if max_length is None else longest)
+        fixed, given = self._apart(decoder, tokens, {**options, "max_length": longest, "seed": seed})
         kept = {n: v for n, v in fixed.items() if n in options}
         step = self._compiled(self._written, {"decoder": decoder, **kept}, given)
         state = self.memory.initial_state(1)
-        for at in range(prompt.shape[1]):
-            token, state = step(tf.constant(prompt[:, at]), state, tf.constant(at))
+        for at in range(tokens.shape[1]):
+            token, state = step(tf.constant(tokens[:, at]), state, tf.constant(at))
 
         def pieces(token, state):
-            count = prompt.shape[1] - 1
+            count = tokens.shape[1] - 1
             while count < longest and int(token[0]) not in (self.vocabulary.end, self.vocabulary.pad):
                 yield self.vocabulary.separator * (count > 0) + self.vocabulary.tokens[int(token[0])]
                 count += 1
@@ -345,7 +368,14 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def export(self, filepath, format="tf_saved_model", decoder="sample", options=None, **kwargs):
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        decoder: str = "sample",
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Write a SavedModel for service; other formats as in Keras.
 
         Its endpoints, each with any number b of rows:

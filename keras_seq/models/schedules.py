@@ -1,10 +1,15 @@
 """How the share of true tokens falls while a decoder is trained."""
 
+from __future__ import annotations
+
 import math
 import numbers
+from typing import Any
 
 import keras
 from keras import ops
+
+from keras_seq.typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -31,16 +36,16 @@ class InverseSigmoidDecay(keras.optimizers.schedules.LearningRateSchedule):
     ```
     """
 
-    def __init__(self, k):
+    def __init__(self, k: float) -> None:
         if isinstance(k, bool) or not isinstance(k, numbers.Real):
             raise TypeError(f"k: expected a number of at least 1, got {k!r}")
         if not 1 <= k < math.inf:
             raise ValueError(f"k: expected a number of at least 1, got {k!r}")
-        self.k = float(k)
+        self.k: float = float(k)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Tensor:
         # k / (k + e^x) as a logistic function, which does not overflow
         return ops.sigmoid(math.log(self.k) - ops.cast(step, "float32") / self.k)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"k": self.k}

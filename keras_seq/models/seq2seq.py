@@ -1,9 +1,15 @@
 """From one sequence of tokens to another: an encoder, a bridge, and a decoder that may read what was encoded."""
 
+from __future__ import annotations
+
 import itertools
 import numbers
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -27,6 +33,7 @@ from keras_seq.layers.stepwise import last_real
 from keras_seq.models.generation import Writer
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.typing import Tensor
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -87,17 +94,17 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
 
     def __init__(
         self,
-        source,
-        target,
-        encoder=None,
-        decoder=None,
-        embedding_size=64,
-        dropout=0.0,
-        teacher_forcing=1.0,
-        max_length=50,
-        pad_to=8,
-        **kwargs,
-    ):
+        source: Vocabulary,
+        target: Vocabulary,
+        encoder: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        embedding_size: int = 64,
+        dropout: float = 0.0,
+        teacher_forcing: float | Callable[[Any], Any] = 1.0,
+        max_length: int = 50,
+        pad_to: int = 8,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         for name, vocabulary in (("source", source), ("target", target)):
             if not isinstance(vocabulary, Vocabulary):
@@ -144,7 +151,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         self._build_parts()
 
     @property
-    def vocabulary(self):
+    def vocabulary(self) -> Vocabulary:
         """Of what it writes."""
         return self.target
 
@@ -168,7 +175,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
 
     # -- the model of (source, target) -----------------------------------------------------------------------------------
 
-    def encode(self, tokens, training=False):
+    def encode(self, tokens: Tensor, training: bool | None = False) -> tuple[list[Tensor], list[Tensor] | None]:
         """`(initial states of the decoder, constants)` from source tokens (b, s)."""
         tokens, wrong = self.source.check("source tokens", tokens)
         states, constants = self._encoded(tokens, training)
@@ -183,7 +190,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         constants = [memory, mask] if self.attends else None
         return [bridge(found) for bridge in self.bridges], constants
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Any:
         source, target = inputs
         source, wrong_source = self.source.check("source tokens", source)
         target, wrong_target = self.target.check("target tokens", target)
@@ -223,7 +230,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         mixed = ops.while_loop(lambda index, *_: index < shape[1], advance, start)[2]
         return ops.stop_gradient(mixed)
 
-    def tokens(self, source, target=None):
+    def tokens(self, source: Any, target: Any = None) -> Any:
         """int32 tokens of strings (b,), padded to multiples of `pad_to`: those of `source`, or of both."""
         found = self._padded(self.source.encode(source, start=False), self.source.pad, self._multiples[0])
         if target is None:
@@ -231,7 +238,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         # one more than the model reads: the first is read and not asked for, the last asked for and not read
         return found, self._padded(self.target.encode(target), self.target.pad, self._multiples[1], 1)
 
-    def example(self, source, target):
+    def example(self, source: Any, target: Any) -> tuple[Any, Tensor]:
         """A training batch for `fit`, for use in `tf.data`: `((source tokens, tokens in), targets)` of strings (b,)."""
         source, target = self.tokens(source, target)
         return (source, target[:, :-1]), target[:, 1:]
@@ -253,13 +260,13 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         state["coverage"] = ops.cast(ops.logical_not(mask), "float32")
         return state, self.decoder.prepared([memory, mask])
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: Tensor) -> None:
         self.source.check("source tokens", inputs)
 
-    def begin(self, inputs, batch):
+    def begin(self, inputs: Any, batch: Any) -> tuple[Any, Any]:
         return self._started(*self.encode(inputs), batch)
 
-    def next_token(self, tokens, state, constants):
+    def next_token(self, tokens: Tensor, state: Any, constants: Any) -> tuple[Tensor, Any]:
         further = {"constants": constants} if self.attends else {}
         with gathering("alignment") as found:
             output, decoder = self.decoder.step(self.target_embedding(tokens), state["decoder"], **further)
@@ -269,7 +276,9 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
             new["coverage"] = state["coverage"] + alignment
         return self.readout(output), new
 
-    def generate_tokens(self, inputs, prompt=None, decoder="greedy", **options):
+    def generate_tokens(
+        self, inputs: Any, prompt: Tensor | None = None, decoder: str = "greedy", **options: Any
+    ) -> Any:
         penalty = options.get("coverage_penalty")
         if hasattr(penalty, "shape") or penalty:
             if not self.attends:
@@ -277,7 +286,9 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
             options = {"coverage": lambda state: state["coverage"], **options}
         return super().generate_tokens(inputs, prompt, decoder, **options)
 
-    def generate(self, sources, prompts=None, decoder="greedy", **options):
+    def generate(
+        self, sources: Sequence[str], prompts: Sequence[str] | None = None, decoder: str = "greedy", **options: Any
+    ) -> list[Any]:
         """Strings for strings, compiled, each stopped at END.
 
         Args:
@@ -293,7 +304,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         prompts = [""] * len(sources) if prompts is None else list(prompts)
         return self.written(self.tokens(sources), prompts, decoder, options)
 
-    def alignment(self, sources, targets):
+    def alignment(self, sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
         """What an attending decoder reads while it writes these strings: weights (b, t, s), t tokens with END, s with END."""
         if not self.attends:
             raise ValueError(f"decoder: expected one with attention, got {self.decoder.name}")
@@ -306,7 +317,7 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
             read.append(state["coverage"])
         return ops.convert_to_numpy(ops.stack([b - a for a, b in itertools.pairwise(read)], axis=1))
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
         """Write a SavedModel for service; other formats as in Keras.
 
         Its endpoints decode greedily: `serve` takes source tokens, int32 (b, s) with any b and s, and gives tokens, int32

@@ -1,8 +1,12 @@
 """Texts longer than memory: cut into chunks, and what a memory carries from one chunk to the next."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +17,7 @@ from keras_seq.layers import RNN, Stacked
 from keras_seq.layers.parts import call_with_states, check_part, check_reads_no_constants
 
 
-def stream_batches(documents, rows, steps, pad=0):
+def stream_batches(documents: Sequence[Sequence[int]], rows: int, steps: int, pad: int = 0) -> tf.data.Dataset:
     """Token arrays in chunks, in order: the data of truncated backpropagation through time.
 
     Each row of the batches is a stream: its next chunk goes on where the last one ended. An array is cut into `rows` equal
@@ -62,7 +66,8 @@ def stream_batches(documents, rows, steps, pad=0):
     if steps > longest:
         raise ValueError(f"steps: expected at most {longest}, the length of the longest stream, got {steps}")
 
-    streams = [[] for _ in range(rows)]  # for each row its chunks: (whether one begins, tokens, targets)
+    # for each row its chunks: (whether one begins, tokens)
+    streams: list[list[Any]] = [[] for _ in range(rows)]
     for document in documents:
         free = min(streams, key=len)
         for at in range(0, len(document) - 1, steps):

@@ -1,10 +1,15 @@
 """How models of tokens are trained: no id outside the vocabulary moves a weight."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import backend, ops
 
 from keras_seq.cells.floats import long_type
+from keras_seq.typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -35,7 +40,7 @@ class TokenTraining:
     are zero instead, and only what an optimizer does without any goes on: momentum, weight decay.)
     """
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
         """As any Keras model's; the default loss is the cross-entropy per token (nats), padding left out."""
         if loss is None:
             loss = TokenCrossEntropy(from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy")
@@ -48,11 +53,13 @@ class TokenTraining:
             )
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
         """As in Keras, but of integer targets (b, t) each has to be of the vocabulary, or the one that the loss ignores."""
         wrong = None
         if (
@@ -67,7 +74,7 @@ class TokenTraining:
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return loss if wrong is None else ops.where(ops.any(wrong), float("nan"), loss)
 
-    def train_step(self, *arguments):
+    def train_step(self, *arguments: Any) -> Any:
         """Keras's, but that nothing moves where the loss is NaN."""
         if keras.config.backend() != "tensorflow":
             return super().train_step(*arguments)

@@ -1,14 +1,19 @@
 """Words or characters and their numbers, saved with the model that uses them."""
 
+from __future__ import annotations
+
 import collections
 import itertools
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from keras_seq.decoding.tokens import checked
+from keras_seq.typing import Config, Tensor
 
 PAD, UNKNOWN, START, END = range(4)
 SPECIAL = ("", "[UNK]", "[START]", "[END]")
@@ -60,7 +65,9 @@ class Vocabulary(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, words, split="words", special=SPECIAL, **kwargs):
+    def __init__(
+        self, words: Sequence[str], split: str = "words", special: Sequence[str] = SPECIAL, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
             raise TypeError(f"words: expected a list of strings, got {words!r:.80}")
@@ -88,13 +95,15 @@ class Vocabulary(keras.layers.Layer):
         self.built = True
 
     @classmethod
-    def of(cls, texts, max_words=None, split="words", special=SPECIAL):
+    def of(
+        cls, texts: Iterable[str], max_words: int | None = None, split: str = "words", special: Sequence[str] = SPECIAL
+    ) -> Vocabulary:
         """The vocabulary of these texts, the most frequent words first (ties in the order of the alphabet).
 
         With `max_words` the rarest are left out; a warning counts them.
         """
-        counts = collections.Counter(split_text(list(texts), split).flat_values.numpy().tolist())
-        counts = {word.decode(): n for word, n in counts.items()}
+        found = collections.Counter(split_text(list(texts), split).flat_values.numpy().tolist())
+        counts = {word.decode(): n for word, n in found.items()}
         words = sorted(counts, key=lambda w: (-counts[w], w))
         rare = words[max_words:] if max_words else []
         if rare:
@@ -109,14 +118,14 @@ class Vocabulary(keras.layers.Layer):
         return len(self.tokens)
 
     @property
-    def separator(self):
+    def separator(self) -> str:
         return "" if self.split == "characters" else " "
 
-    def plain(self, texts):
+    def plain(self, texts: Sequence[str]) -> Any:
         """The texts as the vocabulary reads them: its standard spelling, a list of strings."""
         return [self.separator.encode().join(words).decode() for words in split_text(list(texts), self.split).to_list()]
 
-    def encode(self, texts, start=True, end=True):
+    def encode(self, texts: Any, start: bool = True, end: bool = True) -> Tensor:
         """int32 tokens (b, longest) of strings (b,), padded on the right.
 
         Run eagerly, it counts what is outside the vocabulary in a warning.
@@ -135,7 +144,7 @@ class Vocabulary(keras.layers.Layer):
         tokens = tf.concat([edge * self.start] * start + [tokens] + [edge * self.end] * end, axis=1)
         return tokens.to_tensor(self.pad) if isinstance(tokens, tf.RaggedTensor) else tokens
 
-    def decode(self, tokens):
+    def decode(self, tokens: Tensor) -> Tensor:
         """Strings (b,) of tokens (b, t): the words before the first end, without start and padding."""
         tokens = tf.cast(self.check("tokens", tokens)[0], tf.int32)
         ended = tf.cumsum(tf.cast(tokens == self.end, tf.int32), axis=1) > 0
@@ -146,7 +155,7 @@ class Vocabulary(keras.layers.Layer):
         joined = tf.strings.reduce_join(words, axis=1, separator=" ")
         return tf.strings.strip(tf.strings.regex_replace(joined, " +", " "))
 
-    def check(self, name, tokens):
+    def check(self, name: str, tokens: Tensor) -> Any:
         """`(tokens, wrong)`: an error for tokens that are none of the vocabulary, where one can be raised.
 
         That is a ValueError where their values are known, a failed assertion (`InvalidArgumentError`) when a graph runs, both
@@ -158,9 +167,9 @@ class Vocabulary(keras.layers.Layer):
         tokens, wrong = checked(name, tokens, len(self))
         return tokens if wrong is None else ops.where(wrong, self.pad, tokens), wrong
 
-    def call(self, texts):
+    def call(self, texts: Any) -> Tensor:
         return self.encode(texts)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"words": self.words, "split": self.split, "special": list(self.special)}
         return {**super().get_config(), **config}

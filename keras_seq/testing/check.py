@@ -1,9 +1,22 @@
 """`check_cell`: the conformance of our own suite, for any cell."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from keras_seq.cells import Cell
 
-def check_cell(cell, features=None, constants=(), skip=(), verbose=False):
+
+def check_cell(
+    cell: Cell,
+    features: int | None = None,
+    constants: Sequence[Any] = (),
+    skip: Sequence[str] = (),
+    verbose: bool = False,
+) -> None:
     """Hold a cell to what `keras_seq` promises of every cell; prints a table of the checks.
 
     The cell is not touched: each check makes it anew from its config, in float64 where it compares numbers, with random

@@ -18,7 +18,11 @@ from keras_seq.testing.runs import (
 )
 from keras_seq.testing.table import NotThisCell, check
 
-VARIANTS = ({}, {"go_backwards": True}, {"return_sequences": False, "zero_output_for_mask": True})
+VARIANTS: tuple[dict[str, bool], ...] = (
+    {},
+    {"go_backwards": True},
+    {"return_sequences": False, "zero_output_for_mask": True},
+)
 GRADIENTS = (
     "a weight is read past its attribute, as from a tensor kept at another time; the step reads or changes something besides "
     "its arguments and weights; or a `history` does not agree with the step"
