@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+from typing import Any
 
 import keras
 from keras import activations, constraints, initializers, regularizers
@@ -112,7 +113,7 @@ def rate(name, value):
     return float(value)
 
 
-def named(registry, name, value):
+def named(registry: Any, name: str, value: Any) -> Any:
     """An activation, initializer, regularizer or constraint from its name, config or self."""
     try:
         return registry.get(value)

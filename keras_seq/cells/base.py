@@ -105,22 +105,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
                 "them to super().__init__"
             )
         cls.settings = {**cls.settings, **settings}
-
-        def settled(self, *args, **kwargs):
-            given = signature.bind_partial(self, *args, **kwargs).arguments
-            given.update(given.pop("kwargs", {}))
-            refused = sorted(set(settings) & set(given))
-            if refused:
-                raise TypeError(
-                    f"{cls.__name__}: unknown argument {refused[0]!r}; expected some of {sorted(arguments(cls))}"
-                )
-            del given["self"]
-            super(cls, self).__init__(**settings, **given)
-
-        me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-        signature = settled.__signature__ = inspect.Signature([me, *arguments(cls).values(), rest])
-        cls.__init__ = settled
+        _settle(cls, settings)
 
     def __init__(
         self,
@@ -304,6 +289,26 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             for k, v in config.items()
         }
         return cls(**config)
+
+
+def _settle(cls, settings):
+    """Give a class the constructor of the one above it, with these arguments settled. (In its body, tools take it for all.)"""
+
+    def settled(self, *args, **kwargs):
+        given = signature.bind_partial(self, *args, **kwargs).arguments
+        given.update(given.pop("kwargs", {}))
+        refused = sorted(set(settings) & set(given))
+        if refused:
+            raise TypeError(
+                f"{cls.__name__}: unknown argument {refused[0]!r}; expected some of {sorted(arguments(cls))}"
+            )
+        del given["self"]
+        super(cls, self).__init__(**settings, **given)
+
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    signature = settled.__signature__ = inspect.Signature([me, *arguments(cls).values(), rest])
+    cls.__init__ = settled
 
 
 def _cast(tensors, dtype):

@@ -112,13 +112,13 @@ def _taken(cls):
         "activity_regularizer", keyword, default=None, annotation="Regularizer"
     )
     for name, values in cls.unused.items():
-        every[name] = inspect.Parameter(name, keyword, default=values[0])
+        every[name] = inspect.Parameter(name, keyword, default=values[0], annotation=f"Literal{[*values]}")
     places = [name for name, p in arguments(cls.cell_class).items() if p.kind is not keyword]
     if cls.as_in_keras is not None and "bias_regularizer" in places:
         places.insert(places.index("bias_regularizer") + 1, "activity_regularizer")
         places = [*[name for name in places if name not in cls.as_in_keras], *BY_POSITION, *cls.as_in_keras]
     rest = [p.replace(kind=keyword) for name, p in every.items() if name not in places]
-    kwargs = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    kwargs = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation="Unpack[SequenceArguments]")
     return inspect.Signature([*[every[name].replace(kind=either) for name in places], *rest, kwargs])
 
 
