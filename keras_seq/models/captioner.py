@@ -19,9 +19,10 @@ from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
 from keras_seq.models.generation import Writer
+from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
-from keras_seq.typing import DType, Tensor
+from keras_seq.typing import DType, Initializer, Tensor
 
 _FEATURES_AS = ("initial_state", "each_step", "attention")
 
@@ -67,7 +68,7 @@ def small_encoder(
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ImageCaptioner(Writer, TokenTraining, keras.Model):
+class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
     """A picture described in words: CNN encoder, recurrent decoder (Vinyals et al. 2015; Karpathy and Fei-Fei 2015).
 
         v = encoder(picture);   h_t, s_t = cell(E w_{t-1}, s_{t-1}),   P(w_t) = softmax(h_t V + b),   w_0 = START
@@ -97,6 +98,8 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         max_length: the most tokens that `generate` gives, END included.
         attention_penalty: number of at least 0, l of the doubly stochastic regularisation of Xu et al.: adds
             l sum_j (1 - sum_t a_tj)^2 to the loss, the mean over the batch, so that no place is left out of sight.
+        embeddings_initializer: of the vectors of tokens; None for N(0, 1).
+        kernel_initializer: of the bridges and the readout. The readout's bias starts from the vocabulary's `counts`.
         **kwargs: `name`, `dtype`: of all parts that are made here; a cell or an encoder that is given keeps its own.
 
     Raises:
@@ -128,6 +131,8 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         dropout: float = 0.0,
         max_length: int = 30,
         attention_penalty: float = 0.0,
+        embeddings_initializer: Initializer = None,
+        kernel_initializer: Initializer = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -161,7 +166,8 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
         self.max_length = positive_integer("max_length", max_length)
         self.attention_penalty = _penalty("attention_penalty", attention_penalty, self.attends)
 
-        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size, dtype=self.dtype_policy)
+        self.keep_initializers(embeddings_initializer, kernel_initializer)
+        self.embedding = self.new_embedding(vocabulary)
         decoder = ConditionedCell(cell, dtype=self.dtype_policy) if features_as == "each_step" else cell
         if self.attends and not isinstance(cell, AttentionCell):
             decoder = AttentionCell(cell, output_units=cell.output_size, dtype=self.dtype_policy)
@@ -186,8 +192,8 @@ class ImageCaptioner(Writer, TokenTraining, keras.Model):
             constants_shape=None if self.features_as == "initial_state" else constants,
         )
         initial = self.memory.state_size if self.features_as != "each_step" else []  # known when the cell is built
-        self.bridges = [layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in initial]
-        self.readout = layers.Dense(len(self.vocabulary), dtype=self.dtype_policy)
+        self.bridges = [self.new_dense(n, "tanh") for n in initial]
+        self.readout = self.new_readout(self.vocabulary)
         for bridge in self.bridges:
             bridge.build((None, shape[-1]))
         self.readout.build((None, None, self.memory.output_width))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import ops
 
 from keras_seq.cells.arguments import boolean, positive_integer, rate
 from keras_seq.decoding.random import uniform
@@ -18,10 +18,11 @@ from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import Rules, broken, undefined
 from keras_seq.layers.parts import build_part, call_with_states
 from keras_seq.models.generation import Writer
+from keras_seq.models.starts import Starts, log_frequencies
 from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
-from keras_seq.typing import Tensor
+from keras_seq.typing import Initializer, Tensor
 
 ENDLESS = 2**31 - 1
 STREAMED = {"greedy": ("allowed", "min_length"), "sample": ("allowed", "min_length", "temperature", "top_k", "top_p")}
@@ -31,7 +32,7 @@ _making = threading.Lock()  # held while the variables of carried states are mad
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class LanguageModel(Writer, TokenTraining, keras.Model):
+class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
     """The distribution of the next token after those before it (Mikolov et al. 2010; Graves 2013).
 
         x_t = D(E w_t);   h_t, s_t = memory(x_t, s_{t-1});   P(w_{t+1} = v | w_1 .. w_t) = softmax(D(h_t) V + b)_v
@@ -67,6 +68,10 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         dropout: share in [0, 1) of the elements to drop in training.
         max_length: positive integer, the most tokens that `generate` gives, prompt and END included.
         seed: integer for the random numbers of dropout and sampling.
+        embeddings_initializer: of the vectors of tokens; None for N(0, 1). With `tied` their deviation is
+            embedding_size^(-1/4), between the 1 that the memory reads well and the embedding_size^(-1/2) at which the first
+            scores are small.
+        kernel_initializer: of the readout that is not tied. The readout's bias starts from the vocabulary's `counts`.
         **kwargs: `name`, `dtype`: of all parts but the memory, which keeps its own.
 
     Raises:
@@ -100,6 +105,8 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         dropout: float = 0.0,
         max_length: int = 200,
         seed: int | None = None,
+        embeddings_initializer: Initializer = None,
+        kernel_initializer: Initializer = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -113,7 +120,9 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
         self.max_length = positive_integer("max_length", max_length)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.embedding = layers.Embedding(len(vocabulary), self.embedding_size, dtype=self.dtype_policy)
+        deviation = self.embedding_size**-0.25 if self.tied else 1.0
+        self.keep_initializers(embeddings_initializer, kernel_initializer, deviation)
+        self.embedding = self.new_embedding(vocabulary)
         self._build_parts()
 
     def _build_parts(self):
@@ -126,9 +135,10 @@ class LanguageModel(Writer, TokenTraining, keras.Model):
                 raise ValueError(
                     f"tied: expected a memory whose output is as wide as embedding_size={self.embedding_size}, got {width}"
                 )
-            self.bias = self.add_weight(shape=(len(self.vocabulary),), initializer="zeros", name="bias")
+            start = log_frequencies(self.vocabulary)
+            self.bias = self.add_weight(shape=(len(self.vocabulary),), initializer=start, name="bias")
         else:
-            self.readout = layers.Dense(len(self.vocabulary), dtype=self.dtype_policy)
+            self.readout = self.new_readout(self.vocabulary)
             self.readout.build((None, None, width))
         self.built = True
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import ops
 
 from keras_seq.cells import AttentionCell, GRUCell
 from keras_seq.cells.arguments import positive_integer, rate
@@ -31,15 +31,16 @@ from keras_seq.layers.parts import (
 )
 from keras_seq.layers.stepwise import last_real
 from keras_seq.models.generation import Writer
+from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary
-from keras_seq.typing import Tensor
+from keras_seq.typing import Initializer, Tensor
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class Seq2Seq(Writer, TokenTraining, keras.Model):
+class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
     """A sequence of one vocabulary translated into one of another (Sutskever et al. 2014; Cho et al. 2014).
 
         m_1 .. m_s, s = encoder(E_x x_1 .. x_s);   s_0 = tanh(s W + b)  (the bridge, one for each state of the decoder)
@@ -75,6 +76,8 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         max_length: the most tokens that `generate` gives, END included.
         pad_to: positive integer, or a pair for source and target: token arrays are padded to multiples of it, so that not
             every batch has a shape of its own to be compiled for.
+        embeddings_initializer: of the vectors of tokens; None for N(0, 1).
+        kernel_initializer: of the bridges and the readout. The readout's bias starts from the vocabulary's `counts`.
         **kwargs: `name`, `dtype`: of all parts that are made here; an encoder or a decoder that is given keeps its own.
 
     Raises:
@@ -103,6 +106,8 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         teacher_forcing: float | Callable[[Any], Any] = 1.0,
         max_length: int = 50,
         pad_to: int = 8,
+        embeddings_initializer: Initializer = None,
+        kernel_initializer: Initializer = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -144,8 +149,8 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
             raise ValueError(f"pad_to: expected a positive integer or two of them, got {pad_to!r}")
         self._multiples = tuple(positive_integer("pad_to", n) for n in pair)
 
-        self.source_embedding = layers.Embedding(len(source), self.embedding_size, dtype=self.dtype_policy)
-        self.target_embedding = layers.Embedding(len(target), self.embedding_size, dtype=self.dtype_policy)
+        self.keep_initializers(embeddings_initializer, kernel_initializer)
+        self.source_embedding, self.target_embedding = self.new_embedding(source), self.new_embedding(target)
         self.seed_generator = keras.random.SeedGenerator()
         self.attends = reads_constants(decoder)
         self._build_parts()
@@ -162,10 +167,9 @@ class Seq2Seq(Writer, TokenTraining, keras.Model):
         words = (None, None, self.embedding_size)
         build_part("encoder", self.encoder, words)
         build_part("decoder", self.decoder, words, [(None, None, self.encoder.output_width)])
-        self.bridges = [
-            layers.Dense(n, "tanh", dtype=self.dtype_policy) for n in self.decoder.state_size
-        ]  # known when the decoder is built
-        self.readout = layers.Dense(len(self.target), dtype=self.dtype_policy)
+        # the sizes are known when the decoder is built
+        self.bridges = [self.new_dense(n, "tanh") for n in self.decoder.state_size]
+        self.readout = self.new_readout(self.target)
         states = sum(self.encoder.state_size) or self.encoder.output_width
         for bridge in self.bridges:
             bridge.build((None, states))

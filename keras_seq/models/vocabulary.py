@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import numbers
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -29,6 +30,18 @@ def split_text(texts, split="words"):
     return tf.strings.split(texts)
 
 
+def _counts(given: Sequence[int], size: int) -> list[int]:
+    if not isinstance(given, (list, tuple)) or any(
+        isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in given
+    ):
+        raise TypeError(
+            f"counts: expected a list of whole numbers, one for each of the {size} tokens, got {given!r:.80}"
+        )
+    if len(given) != size or min(given) < 0:
+        raise ValueError(f"counts: expected a number of at least 0 for each of the {size} tokens, got {given!r:.80}")
+    return [int(n) for n in given]
+
+
 def _unused(words, character):
     """The shortest row of this character that is none of the words."""
     return next(row for n in itertools.count(1) if (row := character * n) not in words)
@@ -48,12 +61,15 @@ class Vocabulary(keras.layers.Layer):
         split: what a word is: "words", in lower case and without punctuation, between white space; "spaces", whatever
             stands between white space; "characters", each character of the text as it is.
         special: how the tokens for padding, unknown, start and end are written, where they are.
+        counts: how often each token, in their order and the special ones among them, is asked for in the texts, END once
+            in each; the readout of a new model starts with these frequencies. `of` counts; None where they are not known.
         **kwargs: `name`.
 
     Raises:
-        TypeError: words that are not a list of strings.
+        TypeError: words that are not a list of strings; counts that are no whole numbers.
         ValueError: no words, empty ones or the same one twice; some of the special tokens among them but not all, or two of
-            them equal; an unknown split; tokens to decode that are none of the vocabulary, where their values are known.
+            them equal; an unknown split; counts below 0, or not one for each token; tokens to decode that are none of the
+            vocabulary, where their values are known.
 
     Example:
 
@@ -66,7 +82,12 @@ class Vocabulary(keras.layers.Layer):
     """
 
     def __init__(
-        self, words: Sequence[str], split: str = "words", special: Sequence[str] = SPECIAL, **kwargs: Any
+        self,
+        words: Sequence[str],
+        split: str = "words",
+        special: Sequence[str] = SPECIAL,
+        counts: Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(words, str) or not all(isinstance(w, str) for w in words):
@@ -86,6 +107,7 @@ class Vocabulary(keras.layers.Layer):
         self.tokens = self.words if within else [*special, *self.words]
         if len(self.tokens) == 4 or len(set(self.tokens)) < len(self.tokens) or "" in set(self.words) - set(special):
             raise ValueError(f"words: expected one or more, each once and none empty, got {words!r:.80}")
+        self.counts = None if counts is None else _counts(counts, len(self.tokens))
         self.pad, self.unknown, self.start, self.end = map(self.tokens.index, special)
         # numbers from 1 on; 0 is what it does not know. The lookup takes no empty string, and none of the words twice.
         empty, outside = (_unused(self.tokens, character) for character in "\1\2")
@@ -102,8 +124,9 @@ class Vocabulary(keras.layers.Layer):
 
         With `max_words` the rarest are left out; a warning counts them.
         """
-        found = collections.Counter(split_text(list(texts), split).flat_values.numpy().tolist())
-        counts = {word.decode(): n for word, n in found.items()}
+        texts = list(texts)
+        found = split_text(texts, split).flat_values.numpy().tolist()
+        counts = collections.Counter(word.decode() for word in found)
         words = sorted(counts, key=lambda w: (-counts[w], w))
         rare = words[max_words:] if max_words else []
         if rare:
@@ -112,7 +135,10 @@ class Vocabulary(keras.layers.Layer):
                 f"{sum(counts.values())} places, the first {rare[0]!r}",
                 stacklevel=2,
             )
-        return cls(words[: len(words) - len(rare)], split=split, special=special)
+        made = cls(words[: len(words) - len(rare)], split=split, special=special)
+        counts.update({made.tokens[made.unknown]: sum(counts[w] for w in rare), made.tokens[made.end]: len(texts)})
+        made.counts = [counts[token] for token in made.tokens]
+        return made
 
     def __len__(self):
         return len(self.tokens)
@@ -171,5 +197,5 @@ class Vocabulary(keras.layers.Layer):
         return self.encode(texts)
 
     def get_config(self) -> Config:
-        config = {"words": self.words, "split": self.split, "special": list(self.special)}
+        config = {"words": self.words, "split": self.split, "special": list(self.special), "counts": self.counts}
         return {**super().get_config(), **config}
