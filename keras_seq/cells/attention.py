@@ -63,6 +63,7 @@ class AttentionCell(CellAround):
         input_feeding: whether the last output is read by the next step, as a state `attended`; needs an output of its own.
         heads: positive integer, of "multi_head".
         kernel_initializer: of all these kernels.
+        score_initializer: of `score_kernel`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
@@ -96,6 +97,7 @@ class AttentionCell(CellAround):
         input_feeding: bool = False,
         heads: int = 1,
         kernel_initializer: Initializer = "glorot_uniform",
+        score_initializer: Initializer = "random_normal",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         if score not in SCORES:
@@ -114,6 +116,7 @@ class AttentionCell(CellAround):
         self.output_activation = named(activations, "output_activation", output_activation)
         self.heads = positive_integer("heads", heads)
         self.kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
+        self.score_initializer = named(initializers, "score_initializer", score_initializer)
         if self.heads > 1 and score != "multi_head":
             raise ValueError(f"heads: expected 1 with score={score!r}, got {heads}")
         if units is not None and score in ("dot", "general"):
@@ -167,7 +170,7 @@ class AttentionCell(CellAround):
             self.key_kernel = weight("key_kernel", width, q if self.score == "general" else a)
         if self.score == "additive":
             self.score_bias = weight("score_bias", a)
-            self.score_kernel = self.add_weight(name="score_kernel", shape=(a,), initializer="random_normal")
+            self.score_kernel = self.add_weight(name="score_kernel", shape=(a,), initializer=self.score_initializer)
         if several:
             self.value_kernel, self.heads_kernel = weight("value_kernel", width, a), weight("heads_kernel", a, q)
             self.query_bias, self.key_bias = weight("query_bias", a), weight("key_bias", a)

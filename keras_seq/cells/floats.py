@@ -24,6 +24,8 @@ def drawn_long(initializer):
     Of the orthogonal one the factorisation is there in float32 and float64 alone.
     """
     initializer = initializers.get(initializer)
+    if initializer is None:  # Keras's own choice
+        return None
 
     def draw(shape, dtype=None):
         dtype = keras.backend.standardize_dtype(dtype)

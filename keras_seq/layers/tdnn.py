@@ -108,6 +108,8 @@ class TDNN(Stepwise, keras.layers.Layer):
         self.weight_normalization = boolean("weight_normalization", weight_normalization)
         self.zero_output_for_mask = boolean("zero_output_for_mask", zero_output_for_mask)
         self.activation = named(activations, "activation", activation)
+        # drawn twice under weight normalisation, so that None, Keras's own choice, has to be an object too
+        kernel_initializer = "glorot_uniform" if kernel_initializer is None else kernel_initializer
         self.kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
         self.bias_initializer = named(initializers, "bias_initializer", bias_initializer)
         self.kernel_regularizer = named(regularizers, "kernel_regularizer", kernel_regularizer)

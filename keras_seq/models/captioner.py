@@ -11,13 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import initializers, layers, ops
 
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
-from keras_seq.cells.arguments import positive_integer, rate
+from keras_seq.cells.arguments import named, positive_integer, rate
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
+from keras_seq.layers.convolutional import copied
 from keras_seq.models.generation import Writer
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, needs_tensorflow
@@ -28,7 +29,11 @@ _FEATURES_AS = ("initial_state", "each_step", "attention")
 
 
 def small_encoder(
-    image_shape: Sequence[int], features: int | None = 256, smallest: int = 6, dtype: DType = None
+    image_shape: Sequence[int],
+    features: int | None = 256,
+    smallest: int = 6,
+    dtype: DType = None,
+    kernel_initializer: Initializer = "glorot_uniform",
 ) -> keras.Model:
     """A convolutional network from pictures (b, height, width, channels) of 0 .. 255 to features.
 
@@ -41,6 +46,10 @@ def small_encoder(
         features: n, or None.
         smallest: as above.
         dtype: of its layers; None for the global policy.
+        kernel_initializer: of all kernels; the normalisation makes their size no matter.
+
+    Raises:
+        ValueError: what is no initializer.
 
     Example:
 
@@ -50,6 +59,7 @@ def small_encoder(
     print(small_encoder((48, 48, 3), features=None).output_shape)    # (None, 6, 6, 64)
     ```
     """
+    kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 127.5, offset=-1, dtype=dtype)(inputs)
 
@@ -57,13 +67,16 @@ def small_encoder(
         return layers.ReLU(dtype=dtype)(layers.BatchNormalization(momentum=0.9, dtype=dtype)(x))
 
     def convolution(filters, **kwargs):
-        return layers.Conv2D(filters, 3, padding="same", use_bias=False, dtype=dtype, **kwargs)
+        return layers.Conv2D(filters, 3, padding="same", **of_all(), **kwargs)
+
+    def of_all():
+        return {"use_bias": False, "kernel_initializer": copied(kernel_initializer), "dtype": dtype}
 
     for i in range(max(1, math.ceil(math.log2(max(image_shape[:2]) / smallest)))):
         x = normalised(convolution(min(32 * 2**i, 64), strides=2)(x))
     if features is None:
         return keras.Model(inputs, normalised(convolution(64)(x)), name="encoder")
-    features = normalised(layers.Dense(features, use_bias=False, dtype=dtype)(layers.Flatten(dtype=dtype)(x)))
+    features = normalised(layers.Dense(features, **of_all())(layers.Flatten(dtype=dtype)(x)))
     return keras.Model(inputs, features, name="encoder")
 
 
