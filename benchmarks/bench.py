@@ -382,9 +382,7 @@ def main(arguments=None):
         folder.mkdir(parents=True, exist_ok=True)
         report.draw(results, folder / "results.png")
         given = sys.argv[1:] if arguments is None else arguments
-        given = ["PYTHON" if before == "--torch" else word for before, word in zip(["", *given], given, strict=False)]
-        command = " ".join(["python benchmarks/bench.py", *given])
-        (folder / "RESULTS.md").write_text(report.page(results, command))
+        (folder / "RESULTS.md").write_text(report.page(results, report.command("bench.py", given)))
         print(f"\nwritten to {folder.resolve()}: RESULTS.md, results.png")
     return results
 

@@ -67,7 +67,14 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def page(results, command):
+def command(script, given):
+    """The command line that makes a page; which interpreter has torch is no matter."""
+    given = ["PYTHON" if before == "--torch" else word for before, word in zip(["", *given], given, strict=False)]
+    return " ".join([f"python benchmarks/{script}", *given])
+
+
+def made_by(command, further):
+    """The command, the machine, the versions and the revision."""
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=FOLDER
     ).stdout.strip()
@@ -76,13 +83,15 @@ def page(results, command):
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
     }
-    versions |= getattr(results, "versions", {})
+    named = ", ".join(f"{k} {v}" for k, v in {**versions, **further}.items())
+    return f"    {command}\n\n{processor()}, {os.cpu_count()} cores, float32; {named}; revision {revision}."
+
+
+def page(results, command):
     head = [
         "# Measured",
-        f"    {command}",
-        f"{processor()}, {os.cpu_count()} cores, float32; "
-        + ", ".join(f"{k} {v}" for k, v in versions.items())
-        + f"; revision {revision}. What each word means, and why the figures are what they are: docs/performance.md.",
+        made_by(command, getattr(results, "versions", {}))
+        + " What each word means, and why the figures are what they are: docs/performance.md.",
         "![ratios of training steps](results.png)",
         "## In short: ratios of least times",
         results.summary(),

@@ -97,7 +97,7 @@ class AttentionCell(CellAround):
         input_feeding: bool = False,
         heads: int = 1,
         kernel_initializer: Initializer = "glorot_uniform",
-        score_initializer: Initializer = "random_normal",
+        score_initializer: Initializer = "glorot_uniform",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
         if score not in SCORES:
