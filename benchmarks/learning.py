@@ -8,7 +8,8 @@
 All contestants of a task have the same data, sizes and recipe: Adam, its rate falling as a cosine, gradients clipped to a
 length of 1. Each has the starts that its library gives it. Where ours have changed, "ours, started as Keras does" stands
 beside: vectors from Keras's uniform numbers, no frequencies in the readout, He's start in the TCN. A curve is the held-out
-loss after each epoch, against the seconds spent in training, compiling included, evaluation not.
+loss after each epoch, against the seconds spent in training, compiling included, evaluation not. Torch has one thread, the
+others all cores; how fast each is, RESULTS.md says.
 """
 
 import argparse
@@ -261,16 +262,23 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     options.seeds = options.seeds or (1 if options.quick else 3)
     torch = Torch(options.torch)
-    found = {name: contest(name, options, torch) for name in options.only}
-    torch.close()
     folder = options.output or (FOLDER if options.only == list(tasks.TASKS) and not options.quick else None)
+    command = report.command("learning.py", sys.argv[1:] if arguments is None else arguments)
+    found = {}
+
+    def write(table):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(found, folder / "learning.png")
+            text = page(found, table, command, torch.versions or {"torch": "none found"})
+            (folder / "LEARNING.md").write_text(text)
+
+    for name in options.only:
+        found[name] = contest(name, options, torch)
+        write([])  # after each task, so that nothing is lost where it is stopped
+    torch.close()
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw(found, folder / "learning.png")
-        given = sys.argv[1:] if arguments is None else arguments
-        command = report.command("learning.py", given)
-        text = page(found, starts.sections(options.quick), command, torch.versions or {"torch": "none found"})
-        (folder / "LEARNING.md").write_text(text)
+        write(starts.sections(options.quick))
         print(f"written to {folder.resolve()}: LEARNING.md, learning.png")
     return found
 

@@ -63,7 +63,7 @@ def entropy_of_frequencies(train, held_out, size):
 
 def characters(quick):
     text = (DATA / "tinyshakespeare" / "input.txt").read_text()
-    length, count = 64, 800 if quick else 4000
+    length, count = 64, 800 if quick else 3200
     pieces = [text[i : i + length] for i in range(0, (count + 400) * length, length)]
     vocabulary = counted(pieces[:count])
     rows = tokens(pieces, vocabulary, length + 2)[:, :-1]  # END is made up: a piece goes on
@@ -114,7 +114,7 @@ def made_up_language(count, rng):
 
 
 def translation(quick):
-    count = 1200 if quick else 4800
+    count = 1200 if quick else 3840
     sources, targets = map(list, made_up_language(count + 480, np.random.default_rng(0)))
     vocabularies = counted(sources[:count]), counted(targets[:count])
     x, y = tokens(sources, vocabularies[0], 15)[:, 1:], tokens(targets, vocabularies[1], 15)
@@ -125,7 +125,7 @@ def translation(quick):
         y[:count, 1:],
         ((x[count:], y[count:, :-1]), y[count:, 1:]),
         "tokens",
-        8,
+        6,
         32,
         2e-3,
         floor,
@@ -137,7 +137,7 @@ def translation(quick):
 def captions(quick):
     from keras_seq.datasets.scenes import describe, draw_scene, sample_scene
 
-    count, rng = 300 if quick else 1500, np.random.default_rng(0)
+    count, rng = 320 if quick else 1280, np.random.default_rng(0)
     scenes = [sample_scene(rng) for _ in range(count + 300)]
     pictures = np.stack([draw_scene(scene, rng) for scene in scenes])
     texts = [describe(scene)[0].split() for scene in scenes]
@@ -284,7 +284,7 @@ def tagging(quick):
 
 def memory(quick):
     """The adding problem (Hochreiter and Schmidhuber 1997): the sum of the two numbers marked among 60."""
-    rng, count, length = np.random.default_rng(0), 2000 if quick else 12_000, 60
+    rng, count, length = np.random.default_rng(0), 2000 if quick else 9600, 60
     values, marks = rng.random((count + 1000, length)), np.zeros((count + 1000, length))
     for row in marks:
         row[[rng.integers(length // 2), rng.integers(length // 2, length)]] = 1
