@@ -1,5 +1,7 @@
 """Recurrent networks for Keras, trained by an engine of their own."""
 
+import importlib
+
 from keras_seq import cells, layers
 from keras_seq import decoding as decoding
 from keras_seq.cells import *  # noqa: F403
@@ -9,3 +11,16 @@ from keras_seq.layers import *  # noqa: F403
 __version__ = "0.1.0"
 
 __all__ = ["dot", "expose", *cells.__all__, *layers.__all__]
+
+_ON_FIRST_USE = ("analysis", "datasets", "metrics", "models", "testing")
+
+
+def __getattr__(name):
+    """The packages that `import keras_seq` leaves for later: `keras_seq.models` is imported when it is first read."""
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_ON_FIRST_USE})

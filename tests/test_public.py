@@ -5,6 +5,8 @@ import importlib
 import inspect
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -95,6 +97,47 @@ def code_blocks(text):
 @pytest.mark.parametrize("module", SURFACE)
 def test_public_names_are_the_written_ones(module):
     assert sorted(importlib.import_module(module).__all__) == sorted(SURFACE[module])
+
+
+LATER = ["analysis", "datasets", "metrics", "models", "testing"]
+LIGHT = f"""
+import sys, keras
+before = set(sys.modules)
+import keras_seq
+new = set(sys.modules) - before
+assert not {{m for m in new if m.split(".")[0] != "keras_seq"}}, new
+assert not {{m for m in new if m.split(".")[1:2] and m.split(".")[1] in {LATER}}}, new
+assert set({LATER}) <= set(dir(keras_seq))
+for name in {LATER}:
+    assert getattr(keras_seq, name) is sys.modules[f"keras_seq.{{name}}"]
+"""
+
+
+@pytest.mark.deep
+def test_the_import_brings_nothing_but_layers_and_the_rest_on_first_use():
+    subprocess.run([sys.executable, "-c", LIGHT], check=True)
+
+
+def test_another_attribute_is_refused_by_name():
+    with pytest.raises(AttributeError, match="'keras_seq' has no attribute 'modles'"):
+        keras_seq.modles  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("call", "extra"),
+    [
+        (lambda: keras_seq.analysis.plot_alignment([[1.0]]), "plots"),
+        (lambda: keras_seq.metrics.corpus_bleu(["a"], [["a"]]), "scores"),
+        (lambda: importlib.reload(keras_seq.datasets.dates), "datasets"),
+    ],
+)
+def test_what_a_plain_install_lacks_is_named_with_its_extra(call, extra, monkeypatch):
+    for package in ("matplotlib", "sacrebleu", "tensorflow_datasets"):
+        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"is not installed: pip install keras_seq\[{extra}\]"):
+        call()
 
 
 @pytest.mark.deep

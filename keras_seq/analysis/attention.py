@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
 if TYPE_CHECKING:
@@ -46,12 +47,10 @@ def plot_alignment(weights: Tensor, source: Any = None, target: Any = None) -> m
     figure = plot_alignment(weights, "mar 3 '21", "2021-03-03")
     ```
     """
-    from matplotlib.figure import Figure
-
     weights = _checked(weights, "(t, s)")
     t, s = weights.shape
     sides = [min(max(CELL * n, 1.5), MOST) for n in (s, t)]
-    figure = Figure(figsize=(sides[0] + 2, sides[1] + 1.2), layout="constrained")
+    figure = needed("matplotlib.figure", "plots").Figure(figsize=(sides[0] + 2, sides[1] + 1.2), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=max(weights.max(), 1e-6), aspect="auto")
     figure.colorbar(image, ax=axes, pad=0.01, shrink=min(1, 3 / sides[1]))
@@ -95,8 +94,6 @@ def plot_attended(
     figure = plot_attended(picture, "a small red square".split(), weights, map_shape=(6, 6))
     ```
     """
-    from matplotlib.figure import Figure
-
     image, words, weights = np.asarray(image), list(words), _checked(weights, "(t, h' * w')")
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(f"image: expected shape (h, w, 3), got {image.shape}")
@@ -110,7 +107,9 @@ def plot_attended(
     shown = np.rint(image).astype("uint8")
     columns = min(COLUMNS, len(words) + 1)
     rows = math.ceil((len(words) + 1) / columns)
-    figure = Figure(figsize=(PANEL * columns, (PANEL * h / w + 0.3) * rows), layout="constrained")
+    figure = needed("matplotlib.figure", "plots").Figure(
+        figsize=(PANEL * columns, (PANEL * h / w + 0.3) * rows), layout="constrained"
+    )
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def plot_internals(
     figure = plot_internals(internals, names=["forget_gate", "cell"])
     ```
     """
-    from matplotlib.figure import Figure
-
     names = list(internals) if names is None else list(names)
     unknown = [name for name in names if name not in internals]
     if unknown:
@@ -62,7 +61,7 @@ def plot_internals(
     if steps is not None and len(steps) != length:
         raise ValueError(f"steps: expected {length} labels, got {len(steps)}")
     width = min(4 + 0.25 * length, 16)
-    figure = Figure(figsize=(width, 0.6 + 1.3 * len(names)), layout="constrained")
+    figure = needed("matplotlib.figure", "plots").Figure(figsize=(width, 0.6 + 1.3 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for axis, (name, value) in zip(axes, values.items(), strict=True):
         if name.endswith(_GATE):

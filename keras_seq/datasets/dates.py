@@ -3,7 +3,10 @@
 import datetime
 
 import numpy as np
-import tensorflow_datasets as tfds
+
+from keras_seq.extras import needed
+
+tfds = needed("tensorflow_datasets", "datasets")
 
 MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),

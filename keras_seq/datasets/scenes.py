@@ -4,7 +4,10 @@ import dataclasses
 import itertools
 
 import numpy as np
-import tensorflow_datasets as tfds
+
+from keras_seq.extras import needed
+
+tfds = needed("tensorflow_datasets", "datasets")
 
 SIDE = 48  # pixels
 SIZES = {"small": 5.0, "large": 9.5}  # half the width in pixels, before jitter

@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from keras_seq.extras import needed
+
 SIGMA = 6.0  # words: how fast CIDEr-D falls as the lengths part
 
 
@@ -47,14 +49,10 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], 
         raise TypeError(f"max_order: expected an int, got {type(max_order).__name__}")
     if max_order < 1:
         raise ValueError(f"max_order: expected 1 or more, got {max_order}")
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError as error:
-        raise ImportError("corpus_bleu needs sacrebleu: pip install keras_seq[examples]") from error
-
+    scores = needed("sacrebleu.metrics", "scores")
     most = max(map(len, references))
     streams = [[own[k] if k < len(own) else None for own in references] for k in range(most)]
-    bleu = BLEU(tokenize="none", smooth_method="none", max_ngram_order=max_order, force=True)
+    bleu = scores.BLEU(tokenize="none", smooth_method="none", max_ngram_order=max_order, force=True)
     return bleu.corpus_score(hypotheses, streams).score / 100
 
 
