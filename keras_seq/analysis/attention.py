@@ -101,8 +101,13 @@ def plot_attended(
         raise ValueError(f"image: expected values 0 .. 255, got {image.min()} .. {image.max()}")
     if len(words) != len(weights):
         raise ValueError(f"words: expected {len(weights)}, one for each row of weights, got {len(words)}")
-    if len(map_shape) != 2 or math.prod(map_shape) != weights.shape[1] or min(map_shape) < 1:
-        raise ValueError(f"map_shape: expected (h', w') of {weights.shape[1]} places, got {tuple(map_shape)}")
+    if (
+        not isinstance(map_shape, (list, tuple))
+        or len(map_shape) != 2
+        or math.prod(map_shape) != weights.shape[1]
+        or min(map_shape) < 1
+    ):
+        raise ValueError(f"map_shape: expected (h', w') of {weights.shape[1]} places, got {map_shape!r}")
     h, w, _ = image.shape
     shown = np.rint(image).astype("uint8")
     columns = min(COLUMNS, len(words) + 1)
@@ -124,7 +129,10 @@ def plot_attended(
 
 
 def _checked(weights, axes):
-    weights = np.asarray(weights, "float64")
+    try:
+        weights = np.asarray(weights, "float64")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"weights: expected numbers of shape {axes}, got {weights!r:.80}") from error
     if weights.ndim != 2 or 0 in weights.shape:
         raise ValueError(f"weights: expected shape {axes} with at least one element, got {weights.shape}")
     if not (np.isfinite(weights).all() and weights.min() >= 0):

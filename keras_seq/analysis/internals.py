@@ -40,6 +40,7 @@ def plot_internals(
     Raises:
         ImportError: matplotlib is not installed.
         IndexError: no such row.
+        TypeError: internals that are no such dict.
         ValueError: an unknown name; as many labels as there are not steps.
 
     Example:
@@ -52,10 +53,15 @@ def plot_internals(
     figure = plot_internals(internals, names=["forget_gate", "cell"])
     ```
     """
+    if not isinstance(internals, dict) or not internals or any(np.ndim(value) != 3 for value in internals.values()):
+        raise TypeError(f"internals: expected a dict of tensors (b, t, width), got {internals!r:.80}")
     names = list(internals) if names is None else list(names)
     unknown = [name for name in names if name not in internals]
     if unknown:
         raise ValueError(f"names: expected some of {list(internals)}, got {unknown[0]!r}")
+    rows = len(next(iter(internals.values())))
+    if not -rows <= row < rows:
+        raise IndexError(f"row: expected one of the {rows} of the batch, got {row}")
     values = {name: np.asarray(internals[name], "float32")[row].T for name in names}
     length = next(iter(values.values())).shape[1] if values else 0
     if steps is not None and len(steps) != length:

@@ -6,7 +6,8 @@ import numbers
 from typing import Any
 
 import keras
-from keras import activations, constraints, initializers, regularizers
+import numpy as np
+from keras import activations, backend, constraints, initializers, ops, regularizers
 
 KINDS = {
     "activation": activations,
@@ -91,6 +92,33 @@ def positive_integer(name, value):
     return int(value)
 
 
+def integer_or_none(name: str, value: Any) -> int | None:
+    """`value`, such as a seed; a TypeError that names the argument unless it is an integer or None."""
+    if isinstance(value, bool) or not (value is None or isinstance(value, numbers.Integral)):
+        raise TypeError(f"{name}: expected an integer or None, got {value!r}")
+    return None if value is None else int(value)
+
+
+def tensor(name: str, value: Any, kind: str) -> Any:
+    """`value` as a tensor of "integers", or of "numbers", integers or floats; a TypeError that names the argument if not."""
+    try:
+        found = ops.convert_to_tensor(value)
+        dtype = backend.standardize_dtype(found.dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a tensor of {kind}, got {value!r:.80}") from error
+    if not ("int" in dtype or ("float" in dtype and kind == "numbers")):
+        raise TypeError(f"{name}: expected a tensor of {kind}, got one of {dtype}")
+    return found
+
+
+def known(x: Any) -> np.ndarray | None:
+    """The values of an array or a tensor; None where it has none yet, in a graph."""
+    try:
+        return np.asarray(ops.convert_to_numpy(x))
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
 def boolean(name, value):
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
@@ -115,7 +143,11 @@ def rate(name, value):
 
 def named(registry: Any, name: str, value: Any) -> Any:
     """An activation, initializer, regularizer or constraint from its name, config or self."""
+    message = f"{name}: expected a name or an object of {registry.__name__}, got {value!r}"
     try:
-        return registry.get(value)
+        found = registry.get(value)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: expected a name or an object of {registry.__name__}, got {value!r}") from error
+        raise ValueError(message) from error
+    if isinstance(found, type) or not (found is None or callable(found) or hasattr(found, "shape")):
+        raise ValueError(message)
+    return found

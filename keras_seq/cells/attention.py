@@ -11,7 +11,7 @@ from keras import activations, initializers, ops
 # Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
 from keras.src.backend.common.variables import AutocastScope
 
-from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.cells.arguments import boolean, named, one_of, positive_integer
 from keras_seq.cells.around import CellAround, check_gated, check_projection
 from keras_seq.cells.base import Cell
 from keras_seq.cells.floats import lowest
@@ -100,10 +100,8 @@ class AttentionCell(CellAround):
         score_initializer: Initializer = "glorot_uniform",
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        if score not in SCORES:
-            raise ValueError(f"score: expected one of {SCORES}, got {score!r}")
-        if query not in ("before", "after"):
-            raise ValueError(f"query: expected 'before' or 'after', got {query!r}")
+        one_of("score", score, SCORES)
+        one_of("query", query, ("before", "after"))
         if not isinstance(cell, Cell):
             raise TypeError(f"cell: expected a keras_seq.Cell, got {cell!r}")
         self_fed = boolean("input_feeding", input_feeding)

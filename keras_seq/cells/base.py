@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, Unpack
@@ -17,7 +16,7 @@ from keras.src.backend.common.variables import AutocastScope
 # The public keras.layers.RNN keeps one dropout mask for all steps only for cells of this class, which Keras exports nowhere.
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
-from keras_seq.cells.arguments import arguments, boolean, described, rate, refuse_unknown
+from keras_seq.cells.arguments import arguments, boolean, described, integer_or_none, rate, refuse_unknown
 from keras_seq.cells.floats import drawn_long
 from keras_seq.engine import dropping, events, exchange, multiplying_in
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
@@ -122,10 +121,8 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         self.recurrent_dropout = rate("recurrent_dropout", recurrent_dropout)
         several = zoneout if isinstance(zoneout, (list, tuple)) else None
         self.zoneout = rate("zoneout", zoneout) if several is None else [rate("zoneout", z) for z in several]
-        if isinstance(seed, bool) or not (seed is None or isinstance(seed, numbers.Integral)):
-            raise TypeError(f"seed: expected an integer or None, got {seed!r}")
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = integer_or_none("seed", seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.learn_initial_state = boolean("learn_initial_state", learn_initial_state)
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:

@@ -114,7 +114,8 @@ class GatedCell(Cell):
         return (self.projected_size,)
 
     def initial_bias(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
-        return self.bias_initializer(shape, dtype=dtype)
+        initializer = self.bias_initializer or initializers.get("glorot_uniform")  # as Keras has it for None
+        return initializer(shape, dtype=dtype)
 
     def build(self, input_shape: Shape) -> None:
         self.features = input_shape[-1]

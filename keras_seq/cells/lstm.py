@@ -184,9 +184,9 @@ class LSTMCell(GatedCell):
         # as in Keras: each part from the initializer, but ones for the forget gate
         before = self.gates.index("forget")
         parts = [
-            self.bias_initializer((before * self.units,), dtype=dtype),
+            super().initial_bias((before * self.units,), dtype=dtype),
             ops.ones((self.units,), dtype=dtype),
-            self.bias_initializer(((len(self.gates) - before - 1) * self.units,), dtype=dtype),
+            super().initial_bias(((len(self.gates) - before - 1) * self.units,), dtype=dtype),
         ]
         return ops.concatenate(parts)
 

@@ -1,12 +1,16 @@
 """Dates as people write them, each beside its ISO form."""
 
 import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_seq.extras import needed
 
-tfds = needed("tensorflow_datasets", "datasets")
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+else:
+    tfds = needed("tensorflow_datasets", "datasets")
 
 MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),

@@ -55,6 +55,8 @@ def caption_folder(
     ```
     """
     _check_size(image_size)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder: expected a path, got {folder!r}")
     folder = pathlib.Path(folder)
     path = folder / captions
     if not path.is_file():

@@ -2,12 +2,16 @@
 
 import dataclasses
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_seq.extras import needed
 
-tfds = needed("tensorflow_datasets", "datasets")
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+else:
+    tfds = needed("tensorflow_datasets", "datasets")
 
 SIDE = 48  # pixels
 SIZES = {"small": 5.0, "large": 9.5}  # half the width in pixels, before jitter

@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import Rules, broken, number
+from keras_seq.decoding.tokens import Rules, broken, first_state, number
 from keras_seq.typing import Step, Tensor
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
@@ -188,7 +188,7 @@ def beam_search(
         ops.zeros((batch, width), dtype=dtype),
         ops.full((batch, width, max_length), rules.pad, dtype="int32"),
     )
-    repeated = [ops.repeat(ops.convert_to_tensor(s), width, axis=0) for s in tree.flatten(state)]
+    repeated = [ops.repeat(s, width, axis=0) for s in first_state(state, prompt)]
     _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
     scores, order = ops.top_k(penalised(total, length) + covered, n_best)
     tokens = ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1)

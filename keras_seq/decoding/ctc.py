@@ -77,6 +77,10 @@ class CTCLoss(keras.losses.Loss):
         name: str | None = "ctc",
         dtype: DType = None,
     ) -> None:
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"name: expected a string or None, got {name!r}")
+        if not isinstance(reduction, (str, type(None))):
+            raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {reduction!r}")
         super().__init__(name=name, reduction=reduction, dtype=dtype or long_type(keras.config.floatx()))
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")

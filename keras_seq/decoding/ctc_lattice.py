@@ -8,16 +8,17 @@ last one or the last label.
 import numpy as np
 from keras import backend, ops
 
+from keras_seq.cells.arguments import known, tensor
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import known, token
+from keras_seq.decoding.tokens import token
 from keras_seq.layers.stepwise import fits
 
 
 def check_frames(logits, mask, blank):
     """`(logits (b, t, v), float32 at least; visible (b, t))`."""
-    logits = ops.convert_to_tensor(logits)
-    if len(logits.shape) != 3 or not logits.shape[-1] or logits.shape[1] == 0:
-        raise ValueError(f"logits: expected shape (b, t, v) with t of 1 or more, got {tuple(logits.shape)}")
+    logits = tensor("logits", logits, "numbers")
+    if len(logits.shape) != 3 or not logits.shape[-1] or 0 in logits.shape:
+        raise ValueError(f"logits: expected shape (b, t, v) with b and t of 1 or more, got {tuple(logits.shape)}")
     logits = ops.cast(logits, long_type(logits.dtype))
     size = logits.shape[-1]
     if not 0 <= token("blank", blank) < size:
@@ -32,14 +33,20 @@ def check_frames(logits, mask, blank):
 
 
 def check_labels(labels, logits):
-    """The labels (b, n) as int32; a ValueError for values outside the vocabulary where they can be seen."""
-    labels = ops.convert_to_tensor(labels)
+    """The labels (b, n) as int32; a ValueError for values outside the vocabulary where they can be seen.
+
+    They may be whole floats, which Keras makes of the targets of a loss; what is not whole is none of the vocabulary.
+    """
+    labels = tensor("labels", labels, "numbers")
     if not fits(labels.shape, (logits.shape[0], None)):
         raise ValueError(f"labels: expected shape ({logits.shape[0]}, n), got {tuple(labels.shape)}")
     values, size = known(labels), logits.shape[-1]
-    if values is not None and np.any((values < 0) | (values >= size)):
-        wrong = values[(values < 0) | (values >= size)][0]
-        raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {wrong:g}")
+    if values is not None:
+        wrong = values[~((values >= 0) & (values < size) & (values == np.floor(values)))]
+        if wrong.size:
+            raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {wrong[0]:g}")
+    if "float" in backend.standardize_dtype(labels.dtype):
+        labels = ops.where(labels == ops.floor(labels), labels, ops.full_like(labels, -1))
     return ops.cast(labels, "int32")
 
 

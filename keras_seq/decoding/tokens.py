@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import backend, ops, tree
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.cells.arguments import known, positive_integer, tensor
 from keras_seq.layers.stepwise import fits
 
 
@@ -25,14 +25,15 @@ class Rules:
         if known_most is not None and known_least is not None and np.any(known_least > known_most):
             raise ValueError(f"min_length: expected at most max_lengths {known_most}, row by row, got {known_least}")
         self.most, self.least, self.allowed = most, least, allowed
+        values = None if allowed is None else known(allowed)
+        if values is not None and values.ndim and not values.any(axis=-1).all():
+            raise ValueError("allowed: expected at least one token for each row, got none")
 
     def _prompt(self, prompt):
-        values, prompt = known(prompt), ops.convert_to_tensor(prompt)
-        if len(prompt.shape) != 2 or prompt.shape[1] == 0:
+        prompt = tensor("prompt", prompt, "integers")
+        if len(prompt.shape) != 2 or 0 in prompt.shape:
             raise ValueError(f"prompt: expected shape (b, p) with at least one token, got {tuple(prompt.shape)}")
-        if not _is_integer(prompt):
-            raise TypeError(f"prompt: expected integer tokens, got {backend.standardize_dtype(prompt.dtype)}")
-        return ops.cast(prompt, "int32"), values
+        return ops.cast(prompt, "int32"), known(prompt)
 
     def _counts(self, name, value, least, axes, default):
         """`(numbers of tokens, int32 () or (b,); their values, None in a graph)`."""
@@ -52,6 +53,8 @@ class Rules:
 
     def taken(self, step, token, state, flat):
         """`(logits, the new state as a flat list)` of one step."""
+        if not callable(step):
+            raise TypeError(f"step: expected a function of tokens and a state, got {step!r}")
         old = tree.pack_sequence_as(state, list(flat))
         try:
             logits, new = step(token, old)
@@ -126,9 +129,20 @@ def continued(step, state, rules, choose):
         done = ops.logical_or(ops.logical_or(done, token == rules.end), rules.at_limit(index)[:, 0])
         return index + 1, token, done, tokens, *new
 
-    flat = [ops.convert_to_tensor(s) for s in tree.flatten(state)]
+    flat = first_state(state, prompt)
     start = (ops.convert_to_tensor(0, dtype="int32"), prompt[:, 0], ops.zeros((batch,), dtype="bool"), nothing)
     return ops.while_loop(unfinished, advance, (*start, *flat))[3]
+
+
+def first_state(state, prompt):
+    """The leaves of a first state as tensors; a ValueError unless each has a row for each of the prompt's."""
+    flat = [ops.convert_to_tensor(s) for s in tree.flatten(state)]
+    for s in flat:
+        if not fits(s.shape[:1], prompt.shape[:1]):
+            raise ValueError(
+                f"state: expected tensors of {prompt.shape[0]} rows, as the prompt has, got {tuple(s.shape)}"
+            )
+    return flat
 
 
 def check_state(old, new):
@@ -213,14 +227,6 @@ def broken(logits):
 def only(allowed, logits):
     """The logits (.., v), those of tokens that are not allowed, booleans (.., v), -inf."""
     return ops.where(allowed, logits, ops.full_like(logits, -float("inf")))
-
-
-def known(x):
-    """The values of an array or tensor; None where it has none yet, in a graph."""
-    try:
-        return np.asarray(ops.convert_to_numpy(x))
-    except (NotImplementedError, TypeError, ValueError):
-        return None
 
 
 def _is_integer(x):

@@ -42,6 +42,11 @@ def dot(x: Tensor, kernel: Tensor, dropout: bool = True, short: bool = True) -> 
     y = dot(np.ones((2, 3), "float32"), np.ones((3, 4), "float32"))   # (2, 4)
     ```
     """
+    for name, value in (("x", x), ("kernel", kernel)):
+        if not hasattr(value, "shape"):
+            raise TypeError(f"{name} of dot: expected a tensor, got {value!r:.80}")
+    if len(kernel.shape) != 2 or (None not in (x.shape[-1], kernel.shape[0]) and x.shape[-1] != kernel.shape[0]):
+        raise ValueError(f"kernel of dot: expected a matrix ({x.shape[-1]}, m), got {tuple(kernel.shape)}")
     mask = getattr(_local, "dropped", None)
     if mask is not None and dropout:
         if x.shape[-1] != mask.shape[-1]:

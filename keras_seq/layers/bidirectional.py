@@ -17,7 +17,7 @@ from keras_seq.layers.parts import (
     shapes_of,
     state_specs,
 )
-from keras_seq.layers.stepwise import Stepwise, check_sequences
+from keras_seq.layers.stepwise import Stepwise, check_sequences, spec_of
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 MERGES = {
@@ -144,7 +144,7 @@ class Bidirectional(Stepwise, keras.layers.Layer):
         return self._merged_spec((1,)).shape[-1]
 
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         for name, half in zip(("layer", "backward_layer"), self.parts_with_states, strict=True):
             build_part(name, half, tuple(sequences_shape))
         if isinstance(self.merge_mode, str):
@@ -278,7 +278,7 @@ def _prefixed(prefix, name):
 
 def _merging(merge_mode):
     if not callable(merge_mode):
-        if merge_mode not in MERGES:
+        if not isinstance(merge_mode, (str, type(None))) or merge_mode not in MERGES:
             raise ValueError(f"merge_mode: expected one of {list(MERGES)} or a function, got {merge_mode!r}")
         return MERGES[merge_mode]
     if isinstance(merge_mode, keras.layers.Layer):

@@ -8,10 +8,10 @@ from typing import Any, Unpack
 import keras
 from keras import activations, initializers, ops
 
-from keras_seq.cells.arguments import boolean, described, named, positive_integer, rate
+from keras_seq.cells.arguments import boolean, described, integer_or_none, named, positive_integer, rate, tensor
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.engine import dropped
-from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps
+from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, spec_of
 from keras_seq.layers.tdnn import TDNN, warn_if_short
 from keras_seq.typing import Activation, Config, Initializer, SequenceArguments, Shape, Tensor
 
@@ -46,6 +46,7 @@ class _Dilated(Stepwise, keras.layers.Layer):
     def call(self, sequences: Tensor, mask: Tensor | None = None, training: bool = False) -> Any:
         check_sequences(sequences, mask)
         warn_if_short(self, sequences)
+        sequences = ops.cast(sequences, self.compute_dtype)
 
         def every_step(sequences):
             return self._through(sequences, lambda part, x: part.every_step(x), training)
@@ -163,7 +164,7 @@ class TCN(_Dilated):
             kernel_initializer = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
         self.kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
         self.bias_initializer = named(initializers, "bias_initializer", bias_initializer)
-        self.seed = seed
+        self.seed = integer_or_none("seed", seed)
         self.parts = [
             self._convolution(
                 width,
@@ -175,14 +176,14 @@ class TCN(_Dilated):
             for i, (width, d) in enumerate(zip(widths, self.dilations, strict=True))
             for part in (1, 2)
         ]
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     @property
     def output_width(self) -> int:
         return self.parts[-1].units
 
     def build(self, sequences_shape: Shape) -> None:
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         width, self.shortcuts = sequences_shape[-1], []
         for first, second in zip(self.parts[::2], self.parts[1::2], strict=True):
             first.build((None, None, width))
@@ -303,7 +304,7 @@ class WaveNet(_Dilated):
         return self.outputs or self.skip_filters or self.filters
 
     def build(self, sequences_shape: Shape) -> None:
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         self.parts[0].build((None, None, sequences_shape[-1]))
         for layer in (*self.parts[1:], *self.skips, *self.residuals):
             layer.build((None, None, self.filters))
@@ -344,7 +345,7 @@ def mu_law_encode(signal: Tensor, mu: int = 255) -> Tensor:
         int32 tensor of classes 0 .. mu.
 
     Raises:
-        TypeError, ValueError: a mu that is no positive integer.
+        TypeError, ValueError: a signal that is no tensor of numbers; a mu that is no positive integer.
 
     Example:
 
@@ -355,7 +356,7 @@ def mu_law_encode(signal: Tensor, mu: int = 255) -> Tensor:
     ```
     """
     mu = positive_integer("mu", mu)
-    signal = ops.convert_to_tensor(signal)
+    signal = tensor("signal", signal, "numbers")
     signal = ops.cast(signal, long_type(signal.dtype))  # sixteen bits do not tell all classes apart
     companded = ops.sign(signal) * ops.log1p(mu * ops.abs(signal)) / ops.log1p(ops.cast(mu, signal.dtype))
     return ops.cast(ops.round((companded + 1) * mu / 2), "int32")
@@ -374,7 +375,7 @@ def mu_law_decode(classes: Tensor, mu: int = 255) -> Tensor:
         float32 tensor, values in [-1, 1].
 
     Raises:
-        TypeError, ValueError: a mu that is no positive integer.
+        TypeError, ValueError: classes that are no integers; a mu that is no positive integer.
 
     Example:
 
@@ -384,7 +385,7 @@ def mu_law_decode(classes: Tensor, mu: int = 255) -> Tensor:
     ```
     """
     mu = positive_integer("mu", mu)
-    companded = 2 * ops.cast(classes, "float32") / mu - 1
+    companded = 2 * ops.cast(tensor("classes", classes, "integers"), "float32") / mu - 1
     return ops.sign(companded) * (ops.power(1.0 + mu, ops.abs(companded)) - 1) / mu
 
 

@@ -5,7 +5,7 @@ import keras
 from keras_seq.cells.arguments import positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.layers.rnn import RNN
-from keras_seq.layers.stepwise import Stepwise, fits
+from keras_seq.layers.stepwise import Stepwise, fits, shapes_of_states
 
 
 def check_part(name, layer):
@@ -66,7 +66,7 @@ def checked_states(layer, initial_state, batch, name="initial_state"):
         return None
     given = list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
     expected = [(batch, size) for size in layer.state_size]
-    shapes = [tuple(s.shape) for s in given]
+    shapes = shapes_of_states(given, name)
     if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
         wanted = ", ".join(f"{n} {s}" for n, s in zip(state_names(layer), expected, strict=True))
         raise ValueError(f"{name}: expected {len(expected)} tensors in this order: {wanted}; got {shapes}")

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_seq.cells.floats import long_type, lowest
-from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real
+from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real, spec_of
 from keras_seq.typing import SequenceArguments, Shape, Tensor
 
 
@@ -24,7 +24,7 @@ class _Pooling(Stepwise, keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, sequences_shape: Shape) -> None:
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         self.output_width = sequences_shape[-1]
 
     def compute_mask(self, sequences: Any, mask: Any = None) -> Any:

@@ -8,16 +8,27 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import keras
-from keras import ops, tree
+from keras import ops, regularizers, tree
 
 # Keras casts weights to the short type of a mixed policy while a layer runs; a cell says itself where that is right.
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_seq import engine
-from keras_seq.cells.arguments import boolean, positive_integer
+from keras_seq.cells.arguments import boolean, named, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.of_keras import with_own_masks
-from keras_seq.layers.stepwise import Prepared, Stepwise, as_long, check_mask, fits, kept, last_real, static
+from keras_seq.layers.stepwise import (
+    Prepared,
+    Stepwise,
+    as_long,
+    check_sequences,
+    fits,
+    kept,
+    last_real,
+    shapes_of_states,
+    spec_of,
+    static,
+)
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
@@ -102,10 +113,13 @@ class RNN(Stepwise, keras.layers.RNN):
         checkpoint: bool = False,
         **kwargs: Unpack[SequenceArguments],
     ) -> None:
+        _check_cell(cell)
         if isinstance(cell, (list, tuple)):
             cell = keras.layers.StackedRNNCells(cell, dtype=kwargs.get("dtype"))
         given = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
         flags = {name: boolean(name, value) for name, value in zip(FLAGS, given, strict=True)}
+        if "activity_regularizer" in kwargs:
+            kwargs["activity_regularizer"] = named(regularizers, "activity_regularizer", kwargs["activity_regularizer"])
         super().__init__(cell, **flags, **{"autocast": False, **kwargs})
         self.return_internals = boolean("return_internals", return_internals)
         if return_internals and not isinstance(cell, Cell):
@@ -141,7 +155,7 @@ class RNN(Stepwise, keras.layers.RNN):
             self.cell.build((sequences_shape[0], *sequences_shape[2:]), constants_shape=constants_shape)
             self.cell.built = True
         super().build(sequences_shape, initial_state_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
 
     def compute_output_spec(self, sequences: Any, *args: Any, return_state: bool | None = None, **kwargs: Any) -> Any:
         if return_state not in (None, self.return_state):
@@ -410,13 +424,11 @@ class RNN(Stepwise, keras.layers.RNN):
     def _check(self, sequences, initial_state, mask, constants, targets):
         if self.unroll and static(sequences.shape[1]) is None:
             raise ValueError("unroll: expected False where the number of steps is not known, got True")
-        if sequences.shape[1] == 0:
-            raise ValueError(f"sequences: expected at least one time step, got shape {tuple(sequences.shape)}")
-        check_mask(sequences, mask)
+        check_sequences(sequences, mask)
         if initial_state is not None:
             given = tree.flatten(initial_state)
             expected = [(sequences.shape[0], size) for size in self.state_size]
-            shapes = [tuple(s.shape) for s in given]
+            shapes = shapes_of_states(given)
             if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
                 raise ValueError(f"initial_state: expected {len(expected)} of shapes {expected}, got {shapes}")
         if targets is not None:
@@ -425,6 +437,8 @@ class RNN(Stepwise, keras.layers.RNN):
                     f"targets: expected None, as {type(self.cell).__name__} feeds no outputs back, got {targets.shape}"
                 )
             expected = (*sequences.shape[:2], self.cell.output_size)
+            if not hasattr(targets, "shape"):
+                raise TypeError(f"targets: expected a tensor, got {targets!r:.80}")
             if not fits(targets.shape, expected):
                 raise ValueError(f"targets: expected shape {tuple(expected)}, got {tuple(targets.shape)}")
         if isinstance(self.cell, Cell):
@@ -434,6 +448,19 @@ class RNN(Stepwise, keras.layers.RNN):
                 raise ValueError(f"constants: expected a batch of {sequences.shape[0]} like the sequences', got {rows}")
         elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
+
+
+def _check_cell(cell):
+    """An error that says what was given in place of a cell, or of a list of cells."""
+    if isinstance(cell, (list, tuple)) and cell:
+        for one in cell:
+            _check_cell(one)
+    elif isinstance(cell, type):
+        raise TypeError(f"cell: expected a cell, got the class {cell.__name__}; make one of it, as {cell.__name__}(32)")
+    elif isinstance(cell, keras.layers.RNN):
+        raise TypeError(f"cell: expected a cell, got {cell.name}, a layer that has one")
+    elif not (callable(cell) and hasattr(cell, "call") and hasattr(cell, "state_size")):
+        raise TypeError(f"cell: expected a keras_seq.Cell, a cell of Keras or a list of cells, got {cell!r}")
 
 
 def _joined(nest, dtype):

@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, rate
+from keras_seq.cells.arguments import boolean, integer_or_none, one_of, rate
 from keras_seq.engine import dropped
 from keras_seq.layers.parts import (
     build_part,
@@ -22,7 +22,7 @@ from keras_seq.layers.parts import (
     shapes_of,
     state_specs,
 )
-from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, last_real
+from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, last_real, spec_of
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 SKIPS = (None, "residual", "dense")
@@ -102,6 +102,8 @@ class Stacked(Stepwise, keras.layers.Layer):
     ) -> None:
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
+        if return_sequences is not None:
+            return_sequences = boolean("return_sequences", return_sequences)
         if widths is not None:
             layers = from_widths(layers, widths, bool(return_sequences), self.dtype_policy)
         if not isinstance(layers, (list, tuple)) or not layers:
@@ -121,14 +123,12 @@ class Stacked(Stepwise, keras.layers.Layer):
                 f"return_sequences: expected None or that of the last layer, {layers[-1].return_sequences}, got "
                 f"{return_sequences!r}"
             )
-        if skips not in SKIPS:
-            raise ValueError(f"skips: expected one of {SKIPS}, got {skips!r}")
         self.layers = list(layers)
-        self.skips = skips
+        self.skips = one_of("skips", skips, SKIPS)
         self.dropout = rate("dropout", dropout)
         self.return_state = boolean("return_state", return_state)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = integer_or_none("seed", seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         if skips and self.subsampling > 1:
             raise ValueError(f"skips: expected None over a layer that subsamples, got {skips!r}")
 
@@ -163,7 +163,7 @@ class Stacked(Stepwise, keras.layers.Layer):
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None, constants_shape: Any = None) -> None:
         if self.return_state and not self.state_size:
             raise ValueError("return_state: expected False where no layer has a state, got True")
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         batch, steps, width = sequences_shape
         for i, layer in enumerate(self.layers):
             build_part(f"layers[{i}]", layer, (batch, steps, width), constants_shape)

@@ -7,12 +7,14 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
+import keras
+import numpy as np
+from keras import backend, ops
 
 # Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
 from keras.src.backend.common.variables import AutocastScope
 
-from keras_seq.cells.arguments import boolean, positive_integer
+from keras_seq.cells.arguments import boolean, known, positive_integer, tensor
 from keras_seq.typing import Tensor
 
 
@@ -47,6 +49,7 @@ class Stepwise:
         layer takes as its `initial_state`, it begins with these, in the types of its own.
         """
         self._check_stepwise()
+        check_rows(batch_size)
         own = self.first_state(batch_size)
         last = ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)
         return [*(own if states is None else _like(own, states)), last]
@@ -72,7 +75,9 @@ class Stepwise:
                 number of tensors or another width, a mask that is not (b,).
         """
         self._check_stepwise()
-        inputs = ops.convert_to_tensor(inputs)
+        inputs = tensor("inputs", inputs, "numbers")
+        if not isinstance(state, (list, tuple)):
+            raise TypeError(f"state: expected what `initial_state` or the step before gave, got {state!r:.80}")
         state = self._checked_step(inputs, [ops.convert_to_tensor(s) for s in state], mask)
         mask = None if mask is None else ops.cast(mask, "bool")
         with AutocastScope(self.compute_dtype):
@@ -106,8 +111,9 @@ class Stepwise:
 
     def _checked_step(self, inputs, state, mask):
         """The state, in the types of the layer's own."""
-        if len(inputs.shape) != 2:
-            raise ValueError(f"inputs: expected one step of shape (b, d), got {tuple(inputs.shape)}")
+        width = self.input_spec.axes[-1]
+        if not fits(inputs.shape, (None, width)):
+            raise ValueError(f"inputs: expected one step of shape (b, {width}), got {tuple(inputs.shape)}")
         if mask is not None and not fits(mask.shape, inputs.shape[:1]):
             raise ValueError(
                 f"mask: expected shape {tuple(inputs.shape[:1])} like the inputs', got {tuple(mask.shape)}"
@@ -220,16 +226,59 @@ def as_long(x, sequences):
     return ops.where(same, ops.take(x, ops.arange(steps, dtype="int32"), axis=1), float("nan"))
 
 
+def spec_of(sequences_shape):
+    """What a layer takes that is built for sequences of this shape: any (b, t, d) with its d, which is not 0."""
+    if sequences_shape[-1] == 0:
+        raise ValueError(f"sequences: expected at least one feature, got shape {tuple(sequences_shape)}")
+    return keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+
+
+def check_rows(batch_size):
+    """An error for a number of rows that is none; it may be a tensor, which is not looked at."""
+    if hasattr(batch_size, "shape"):
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral):
+        raise TypeError(f"batch_size: expected an integer, got {batch_size!r}")
+    if batch_size < 0:
+        raise ValueError(f"batch_size: expected an integer of at least 0, got {batch_size!r}")
+
+
+def shapes_of_states(states, name="initial_state"):
+    """The shape of each of the states that are given, a flat list; a TypeError that names the argument if one is no tensor."""
+    wrong = [s for s in states if not hasattr(s, "shape")]
+    if wrong:
+        raise TypeError(f"{name}: expected tensors, got {wrong[0]!r:.80}")
+    return [tuple(s.shape) for s in states]
+
+
 def check_sequences(sequences, mask):
-    """A ValueError for anything but (b, t, d) with at least one step, and a mask (b, t)."""
+    """An error for anything but numbers (b, t, d) with at least one step, and a mask (b, t)."""
+    if hasattr(sequences, "row_splits"):
+        raise TypeError(
+            "sequences: expected a tensor, got a ragged one; give `ragged.to_tensor()`, and as the mask "
+            "`tf.sequence_mask(ragged.row_lengths())`"
+        )
+    kind = backend.standardize_dtype(sequences.dtype)
+    if not any(word in kind for word in ("float", "int", "bool")):
+        raise TypeError(f"sequences: expected real numbers, got {kind}")
     if len(sequences.shape) != 3 or sequences.shape[1] == 0:
         raise ValueError(f"sequences: expected shape (b, t, d) with t of 1 or more, got {tuple(sequences.shape)}")
     check_mask(sequences, mask)
 
 
 def check_mask(sequences, mask):
-    """A ValueError for a mask that is not (b, t) like the sequences."""
-    if mask is not None and not fits(mask.shape, sequences.shape[:2]):
+    """A ValueError for a mask that is not (b, t) like the sequences, or, where its values are known, not of True and False."""
+    if mask is None:
+        return
+    if not fits(mask.shape, sequences.shape[:2]):
         raise ValueError(
             f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
         )
+    kind = backend.standardize_dtype(mask.dtype)
+    if kind == "bool":
+        return
+    if not ("float" in kind or "int" in kind):
+        raise TypeError(f"mask: expected booleans, got {kind}")
+    values = known(mask)
+    if values is not None and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"mask: expected True and False, or 1 and 0, got {values[~np.isin(values, (0, 1))][0]}")

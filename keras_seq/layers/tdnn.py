@@ -16,7 +16,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq.cells.arguments import boolean, described, named, positive_integer
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.layers import ring
-from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask, static
+from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask, spec_of, static
 from keras_seq.typing import Activation, Config, Constraint, Initializer, Regularizer, SequenceArguments, Shape, Tensor
 
 
@@ -127,7 +127,7 @@ class TDNN(Stepwise, keras.layers.Layer):
         return max(0, *self.distances) - min(0, *self.distances) + 1
 
     def build(self, sequences_shape: Shape) -> None:
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+        self.input_spec = spec_of(sequences_shape)
         shape = (len(self.distances), sequences_shape[-1], self.units)
         self.kernel = self.add_weight(
             name="kernel",
@@ -155,6 +155,7 @@ class TDNN(Stepwise, keras.layers.Layer):
     def call(self, sequences: Tensor, mask: Tensor | None = None) -> Any:
         check_sequences(sequences, mask)
         warn_if_short(self, sequences)
+        sequences = ops.cast(sequences, self.compute_dtype)
         return over_real_steps(self.every_step, sequences, mask, self.zero_output_for_mask, self.subsampling)
 
     def every_step(self, sequences: Tensor) -> Tensor:

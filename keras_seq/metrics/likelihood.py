@@ -7,6 +7,7 @@ import math
 import keras
 from keras import ops
 
+from keras_seq.cells.arguments import known
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import checked
 from keras_seq.layers.stepwise import fits
@@ -17,6 +18,8 @@ class _Likelihood(keras.metrics.Metric):
     """The mean of -ln P over all tokens of all batches, weighted: one sum and one count, whatever the batches are."""
 
     def __init__(self, pad: int = 0, name: str | None = None, dtype: DType = None) -> None:
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"name: expected a string or None, got {name!r}")
         super().__init__(name=name or self.title, dtype=dtype or long_type(keras.config.floatx()))
         if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int)):
             raise TypeError(f"pad: expected an integer or None, got {pad!r}")
@@ -38,6 +41,9 @@ class _Likelihood(keras.metrics.Metric):
                 raise ValueError(
                     f"sample_weight: expected one per row, or of shape {tuple(targets.shape)}, got {tuple(given.shape)}"
                 )
+            values = known(given)
+            if values is not None and not (values >= 0).all():
+                raise ValueError(f"sample_weight: expected numbers of at least 0, got {values[~(values >= 0)][0]}")
             weights = weights * ops.reshape(given, (*ops.shape(given), *[1] * (len(targets.shape) - len(given.shape))))
         if self.pad is not None:
             weights = ops.where(ops.equal(targets, self.pad), ops.zeros_like(weights), weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,15 +15,15 @@ import tensorflow as tf
 from keras import initializers, layers, ops
 
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
-from keras_seq.cells.arguments import named, positive_integer, rate
+from keras_seq.cells.arguments import named, one_of, positive_integer, rate, tensor
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
 from keras_seq.layers.convolutional import copied
 from keras_seq.models.generation import Writer
 from keras_seq.models.starts import Starts
-from keras_seq.models.training import TokenTraining, needs_tensorflow
-from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
+from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import DType, Initializer, Tensor
 
 _FEATURES_AS = ("initial_state", "each_step", "attention")
@@ -49,7 +50,8 @@ def small_encoder(
         kernel_initializer: of all kernels; the normalisation makes their size no matter.
 
     Raises:
-        ValueError: what is no initializer.
+        TypeError, ValueError: an image_shape that is not three positive integers; a number that is no positive integer; what is
+            no initializer.
 
     Example:
 
@@ -60,6 +62,9 @@ def small_encoder(
     ```
     """
     kernel_initializer = named(initializers, "kernel_initializer", kernel_initializer)
+    image_shape = _picture_shape("image_shape", image_shape)
+    features = None if features is None else positive_integer("features", features)
+    smallest = positive_integer("smallest", smallest)
     inputs = keras.Input(image_shape)
     x = layers.Rescaling(1 / 127.5, offset=-1, dtype=dtype)(inputs)
 
@@ -78,6 +83,13 @@ def small_encoder(
         return keras.Model(inputs, normalised(convolution(64)(x)), name="encoder")
     features = normalised(layers.Dense(features, **of_all())(layers.Flatten(dtype=dtype)(x)))
     return keras.Model(inputs, features, name="encoder")
+
+
+def _picture_shape(name, value):
+    """(height, width, channels) as a tuple; an error that names the argument if it is none."""
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise TypeError(f"{name}: expected (height, width, channels), got {value!r}")
+    return tuple(positive_integer(name, n) for n in value)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -151,10 +163,8 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         super().__init__(**kwargs)
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
-        if len(tuple(image_shape)) != 3:
-            raise ValueError(f"image_shape: expected (height, width, channels), got {image_shape!r}")
-        if features_as not in _FEATURES_AS:
-            raise ValueError(f"features_as: expected one of {_FEATURES_AS}, got {features_as!r}")
+        image_shape = _picture_shape("image_shape", image_shape)
+        one_of("features_as", features_as, _FEATURES_AS)
         cell = LSTMCell(256, dtype=self.dtype_policy) if cell is None else cell
         kind = GatedCell if features_as == "each_step" else Cell
         if not isinstance(cell, kind):
@@ -167,11 +177,13 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
             )
         self.attends = features_as == "attention"
         self.vocabulary = vocabulary
-        self.image_shape = tuple(positive_integer("image_shape", n) for n in image_shape)
+        self.image_shape = image_shape
         self.cell = cell
         if encoder is None:
             form: dict[str, Any] = {"features": None} if self.attends else {}
             encoder = small_encoder(self.image_shape, dtype=self.dtype_policy, **form)
+        if not isinstance(encoder, keras.Layer):
+            raise TypeError(f"encoder: expected a Keras model or layer, got {encoder!r}")
         self.encoder = encoder
         self.features_as = features_as
         self.embedding_size = positive_integer("embedding_size", embedding_size)
@@ -219,6 +231,16 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         if len(images.shape) != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(f"images: expected shape {('b', *self.image_shape)}, got {tuple(images.shape)}")
 
+    def _shown(self, images):
+        """The pictures as a tensor; a warning where they seem to be on another scale than 0 .. 255."""
+        images = tensor("images", images, "numbers")
+        self.check_images(images)
+        if images.shape[0] == 0:
+            raise ValueError("images: expected at least one picture, got none")
+        if images.dtype.is_floating and 0 < (most := float(tf.reduce_max(images))) <= 1:
+            warnings.warn(f"images: expected values 0 .. 255, got floats of at most {most:.3g}", stacklevel=3)
+        return images
+
     def features(self, images: Tensor, training: bool = False) -> Tensor:
         """Features of pictures (b, height, width, channels): (b, n), or for attention the feature map (b, h, w, n)."""
         self.check_images(images)
@@ -255,14 +277,15 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
             self.add_loss(self.attention_penalty * penalty)
         return undefined(self.readout(self.dropped(outputs, training)), wrong)
 
-    def example(self, element: Any) -> tuple[Any, Tensor]:
+    def example(self, image: Any, captions: Any = None) -> tuple[Any, Tensor]:
         """One training example for `fit`, for use in `tf.data`: `((picture, tokens in), targets)`.
 
         Args:
-            element: a dict of `image`, a picture (height, width, channels), and `captions`, its sentences, strings (n,):
-                one of them is drawn at random.
+            image: a picture (height, width, channels); or a dict of both, `image` and `captions`, as TFDS gives them.
+            captions: its sentences, a list, an array or a tensor of n strings: one of them is drawn at random.
         """
-        image, sentences = element["image"], element["captions"]
+        image, captions = as_pair(image, captions, ("image", "captions"))
+        sentences = strings("captions", captions)
         choice = tf.random.uniform((), maxval=tf.size(sentences), dtype=tf.int32)
         tokens = self.vocabulary.encode(sentences[choice][None])[0]
         return (image, tokens[:-1]), tokens[1:]
@@ -291,15 +314,13 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         Returns:
             A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
         """
-        images = tf.convert_to_tensor(images)
-        self.check_images(images)
-        return self.written(images, [""] * images.shape[0] if prompts is None else list(prompts), decoder, options)
+        return self.written(self._shown(images), prompts, decoder, options)
 
     def alignment(self, images: Tensor, sentences: Sequence[str]) -> np.ndarray:
         """Where attention looks while it writes these sentences: weights (b, t, h, w), t words with END, of the feature map."""
         if not self.attends:
             raise ValueError(f"features_as: expected 'attention', got {self.features_as!r}")
-        images, tokens = tf.convert_to_tensor(images), self.vocabulary.encode(list(sentences))
+        images, tokens = self._shown(images), self.vocabulary.encode(strings("sentences", sentences))
         if tokens.shape[0] != images.shape[0]:
             raise ValueError(f"sentences: expected {images.shape[0]}, one per picture, got {tokens.shape[0]}")
         states, constants = self.start(self.features(images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Sequence
 from typing import Any, Self
@@ -12,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_seq.cells.arguments import described, positive_integer
+from keras_seq.cells.arguments import described, one_of, positive_integer
 from keras_seq.decoding import beam, beam_search, greedy, sample, sampling
 from keras_seq.decoding.random import key_of
 from keras_seq.decoding.tokens import Rules, number
 from keras_seq.engine import dropped
 from keras_seq.models.training import needs_tensorflow
+from keras_seq.models.vocabulary import strings
 from keras_seq.typing import Config, Tensor
 
 DECODERS = {"greedy": greedy, "sample": sample, "beam": beam_search}
@@ -85,9 +87,8 @@ class Writer:
         Raises:
             ValueError: an unknown decoder; what the decoder refuses.
         """
-        decode = DECODERS.get(decoder)
-        if decode is None:
-            raise ValueError(f"decoder: expected one of {list(DECODERS)}, got {decoder!r}")
+        check_options(decoder, options)
+        decode = DECODERS[decoder]
         if prompt is None:
             prompt = self._starts(inputs)
         self.vocabulary.check("prompt", prompt)
@@ -113,6 +114,7 @@ class Writer:
     ) -> Any:
         """`generate_tokens`, compiled under XLA: once for all values of options but those in `FIXED`, and functions."""
         needs_tensorflow(f"{type(self).__name__}.generate")
+        check_options(decoder, options)
         self.check_inputs(inputs)
         if prompt is None:
             prompt = self._starts(inputs)
@@ -160,11 +162,12 @@ class Writer:
             self.__dict__.setdefault("_kept_programs", functools.lru_cache(PROGRAMS)(_program))
         return self.__dict__["_kept_programs"]
 
-    def written(self, inputs: Any, prompts: Sequence[str], decoder: str, options: dict[str, Any]) -> list[Any]:
-        """Strings that begin with these prompts, one for each row; of a beam with `n_best` above 1, lists of them."""
+    def written(self, inputs: Any, prompts: Sequence[str] | None, decoder: str, options: dict[str, Any]) -> list[Any]:
+        """Strings that begin with these prompts, one for each row, or None; of a beam with `n_best` above 1, lists of them."""
         rows = _rows(inputs)
-        if len(prompts) != rows:
-            raise ValueError(f"prompts: expected {rows}, one for each row, got {len(prompts)}")
+        prompts = strings("prompts", [""] * rows if prompts is None else prompts)
+        if prompts.shape[0] != rows:
+            raise ValueError(f"prompts: expected {rows}, one for each row, got {prompts.shape[0]}")
         return self.compiled_texts(inputs, self.vocabulary.encode(prompts, end=False), decoder, options)
 
     def compiled_texts(self, inputs: Any, prompt: Tensor, decoder: str, options: dict[str, Any]) -> list[Any]:
@@ -183,6 +186,20 @@ class Writer:
         if len(tokens.shape) == 3:
             return [self.texts(row) for row in tokens]
         return [s.decode() for s in self.vocabulary.decode(tokens).numpy()]
+
+
+def check_options(decoder, options):
+    """A ValueError for no decoder, a TypeError that names an option which that decoder does not have."""
+    one_of("decoder", decoder, DECODERS)
+    parameters = inspect.signature(DECODERS[decoder]).parameters.values()
+    refuse_options(decoder, options, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
+
+
+def refuse_options(decoder, options, known):
+    """A TypeError that names the first of the options which the decoder does not know."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"{unknown[0]}: unknown option of {decoder!r}; expected some of {list(known)}")
 
 
 def _program(function, fixed, given):

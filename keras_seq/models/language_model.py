@@ -12,16 +12,16 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, positive_integer, rate
+from keras_seq.cells.arguments import boolean, integer_or_none, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import Rules, broken, undefined
 from keras_seq.layers.parts import build_part, call_with_states
-from keras_seq.models.generation import Writer
+from keras_seq.models.generation import Writer, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
 from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
 from keras_seq.models.training import TokenTraining, needs_tensorflow
-from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import Initializer, Tensor
 
 ENDLESS = 2**31 - 1
@@ -118,8 +118,8 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         self.tied = boolean("tied", tied)
         self.dropout = rate("dropout", dropout)
         self.max_length = positive_integer("max_length", max_length)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = integer_or_none("seed", seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         deviation = self.embedding_size**-0.25 if self.tied else 1.0
         self.keep_initializers(embeddings_initializer, kernel_initializer, deviation)
         self.embedding = self.new_embedding(vocabulary)
@@ -235,8 +235,7 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         if positive_integer("rows", rows) % replicas:
             raise ValueError(f"rows: expected a multiple of the {replicas} replicas, got {rows}")
         if not isinstance(texts, str):
-            strings("texts", texts)
-            documents = self.vocabulary.encode(texts)
+            documents = self.vocabulary.encode(strings("texts", texts))
             return stream_batches(
                 [d[d != self.vocabulary.pad] for d in np.asarray(documents)], rows, steps, self.vocabulary.pad
             )
@@ -308,8 +307,7 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         return self.compiled_texts(None, tf.constant(tokens), decoder, options)
 
     def _prompt_tokens(self, prompts, longest=None):
-        strings("prompts", prompts)
-        tokens = np.asarray(self.vocabulary.encode(list(prompts), end=False))
+        tokens = np.asarray(self.vocabulary.encode(strings("prompts", prompts), end=False))
         if longest is not None and tokens.shape[1] - 1 > longest:
             raise ValueError(f"prompts: expected at most max_length={longest} tokens, got {tokens.shape[1] - 1}")
         return tokens
@@ -343,9 +341,9 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
         if decoder == "greedy" and seed is not None:
             raise ValueError(f"seed: expected None for 'greedy', which draws nothing, got {seed!r}")
-        unknown = sorted(set(options) - set(STREAMED[decoder]))
-        if unknown:
-            raise TypeError(f"{unknown[0]}: unknown option of {decoder!r}; expected some of {STREAMED[decoder]}")
+        refuse_options(decoder, options, STREAMED[decoder])
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt: expected a string, got {prompt!r:.80}")
         longest = ENDLESS if max_length is None else positive_integer("max_length", max_length)
         tokens = self._prompt_tokens([prompt], None if max_length is None else longest)
         fixed, given = self._apart(decoder, tokens, {**options, "max_length": longest, "seed": seed})
@@ -431,11 +429,3 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
             "initial_state", self.memory.initial_state, input_signature=[tf.TensorSpec((), tf.int32, name="rows")]
         )
         return archive.write_out(filepath, **kwargs)
-
-
-def strings(name, texts):
-    """A TypeError for anything but a list of strings, a ValueError for none."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"{name}: expected a list of strings, got {texts!r:.80}")
-    if not texts:
-        raise ValueError(f"{name}: expected at least one string, got {texts!r}")

@@ -32,8 +32,8 @@ from keras_seq.layers.parts import (
 from keras_seq.layers.stepwise import last_real
 from keras_seq.models.generation import Writer
 from keras_seq.models.starts import Starts
-from keras_seq.models.training import TokenTraining, needs_tensorflow
-from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
+from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import Initializer, Tensor
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -236,15 +236,24 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
 
     def tokens(self, source: Any, target: Any = None) -> Any:
         """int32 tokens of strings (b,), padded to multiples of `pad_to`: those of `source`, or of both."""
+        source = strings("source", source)
         found = self._padded(self.source.encode(source, start=False), self.source.pad, self._multiples[0])
         if target is None:
             return found
+        target = strings("target", target)
+        if None not in (source.shape[0], target.shape[0]) and source.shape[0] != target.shape[0]:
+            raise ValueError(f"target: expected {source.shape[0]} texts, one for each source, got {target.shape[0]}")
         # one more than the model reads: the first is read and not asked for, the last asked for and not read
         return found, self._padded(self.target.encode(target), self.target.pad, self._multiples[1], 1)
 
-    def example(self, source: Any, target: Any) -> tuple[Any, Tensor]:
-        """A training batch for `fit`, for use in `tf.data`: `((source tokens, tokens in), targets)` of strings (b,)."""
-        source, target = self.tokens(source, target)
+    def example(self, source: Any, target: Any = None) -> tuple[Any, Tensor]:
+        """A training batch for `fit`, for use in `tf.data`: `((source tokens, tokens in), targets)`.
+
+        Args:
+            source: the texts to read, a list, an array or a tensor of b strings; or a dict of both, `source` and `target`.
+            target: the texts to write, likewise.
+        """
+        source, target = self.tokens(*as_pair(source, target, ("source", "target")))
         return (source, target[:, :-1]), target[:, 1:]
 
     @staticmethod
@@ -304,16 +313,16 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
         Returns:
             A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
         """
-        sources = list(sources)
-        prompts = [""] * len(sources) if prompts is None else list(prompts)
-        return self.written(self.tokens(sources), prompts, decoder, options)
+        return self.written(self.tokens(strings("sources", sources)), prompts, decoder, options)
 
     def alignment(self, sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
         """What an attending decoder reads while it writes these strings: weights (b, t, s), t tokens with END, s with END."""
         if not self.attends:
             raise ValueError(f"decoder: expected one with attention, got {self.decoder.name}")
-        source = self.source.encode(sources, start=False)
-        target = self.target.encode(targets)
+        source, target = strings("sources", sources), strings("targets", targets)
+        if source.shape[0] != target.shape[0]:
+            raise ValueError(f"targets: expected {source.shape[0]} texts, one for each source, got {target.shape[0]}")
+        source, target = self.source.encode(source, start=False), self.target.encode(target)
         state, constants = self.begin(source, ops.shape(source)[0])
         read = [state["coverage"]]
         for t in range(target.shape[1] - 1):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_seq.cells.arguments import positive_integer
+from keras_seq.decoding.tokens import token
 from keras_seq.layers import RNN, Stacked
 from keras_seq.layers.parts import call_with_states, check_part, check_reads_no_constants
 
@@ -51,7 +52,7 @@ def stream_batches(documents: Sequence[Sequence[int]], rows: int, steps: int, pa
     # [[4, 5, 6], [10, 11, 12]] [0 0] [[5, 6, 7], [11, 12, 13]]
     ```
     """
-    rows, steps = positive_integer("rows", rows), positive_integer("steps", steps)
+    rows, steps, pad = positive_integer("rows", rows), positive_integer("steps", steps), token("pad", pad)
     if isinstance(documents, (list, tuple)) and documents and np.ndim(documents[0]) > 0:
         documents = [_checked(f"documents[{i}]", d, pad) for i, d in enumerate(documents)]
         if rows > len(documents):

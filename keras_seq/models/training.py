@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import backend, ops
+from keras import backend, ops, tree
 
 from keras_seq.cells.floats import long_type
 from keras_seq.typing import Config, Tensor
@@ -31,6 +31,28 @@ def needs_tensorflow(what):
         )
 
 
+def as_pair(first, second, names):
+    """Two things, given as two arguments or as one dict with these names."""
+    if second is not None:
+        return first, second
+    if not isinstance(first, dict) or not set(names) <= set(first):
+        got = f"a dict of {list(first)}" if isinstance(first, dict) else f"{names[0]} alone"
+        raise TypeError(f"{names[1]}: expected {names[0]} and {names[1]}, or a dict of the two, got {got}")
+    return tuple(first[name] for name in names)
+
+
+def _check_tokens(**given):
+    """A TypeError that names what holds strings, of all that Keras's `fit` takes."""
+    for name, data in given.items():
+        leaves = tree.flatten(getattr(data, "element_spec", data))
+        kinds = [getattr(leaf, "dtype", type(leaf)) for leaf in leaves]
+        if any(k in (str, bytes, tf.string) or getattr(k, "kind", "") in ("U", "S") for k in kinds):
+            raise TypeError(
+                f"{name}: expected tokens, got strings; `model.example` makes tokens of them, of a data set "
+                "`dataset.map(model.example)`"
+            )
+
+
 class TokenTraining:
     """What a model from tokens to logits (b, t, v), with a `vocabulary`, adds to the training of Keras.
 
@@ -52,6 +74,21 @@ class TokenTraining:
                 "device alone, got True"
             )
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As any Keras model's, on tokens, which `example` makes of text."""
+        _check_tokens(x=x)
+        return super().predict(x, *args, **kwargs)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As any Keras model's, on tokens, which `example` makes of text."""
+        _check_tokens(x=x, y=y, validation_data=kwargs.get("validation_data"))
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As any Keras model's, on tokens, which `example` makes of text."""
+        _check_tokens(x=x, y=y)
+        return super().evaluate(x, y, *args, **kwargs)
 
     def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_seq.cells.arguments import one_of, positive_integer, tensor
 from keras_seq.decoding.tokens import checked
 from keras_seq.typing import Config, Tensor
 
@@ -40,6 +41,27 @@ def _counts(given: Sequence[int], size: int) -> list[int]:
     if len(given) != size or min(given) < 0:
         raise ValueError(f"counts: expected a number of at least 0 for each of the {size} tokens, got {given!r:.80}")
     return [int(n) for n in given]
+
+
+def strings(name: str, texts: Any) -> Any:
+    """The texts as a tensor of strings (b,); an error that names the argument if they are none.
+
+    One rule for all that takes texts: a list of strings, or an array or a tensor of them. One text alone is a list of one.
+    """
+    expected = f"{name}: expected a list of strings, got"
+    if tf.is_tensor(texts):
+        if texts.dtype != tf.string or texts.shape.rank not in (1, None):
+            raise TypeError(f"{expected} {texts.dtype.name} of shape {texts.shape}")
+        return texts
+    if isinstance(texts, (str, bytes, dict)) or not hasattr(texts, "__iter__"):
+        raise TypeError(f"{expected} {texts!r:.80}")
+    texts = list(texts)
+    wrong = [text for text in texts if not isinstance(text, (str, bytes))]
+    if wrong:
+        raise TypeError(f"{expected} one with {wrong[0]!r:.80}")
+    if not texts:
+        raise ValueError(f"{name}: expected at least one string, got none")
+    return tf.constant(texts)
 
 
 def _unused(words, character):
@@ -90,11 +112,10 @@ class Vocabulary(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(words, str) or not all(isinstance(w, str) for w in words):
+        if not isinstance(words, (list, tuple)) or not all(isinstance(w, str) for w in words):
             raise TypeError(f"words: expected a list of strings, got {words!r:.80}")
-        if split not in SPLITS:
-            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
-        special = tuple(special)
+        one_of("split", split, SPLITS)
+        special = tuple(special) if isinstance(special, (list, tuple)) else ()
         if len(special) != 4 or len(set(special)) != 4 or not all(isinstance(s, str) for s in special):
             raise ValueError(
                 f"special: expected four different strings, for padding, unknown, start and end, got {special!r}"
@@ -122,10 +143,21 @@ class Vocabulary(keras.layers.Layer):
     ) -> Vocabulary:
         """The vocabulary of these texts, the most frequent words first (ties in the order of the alphabet).
 
-        With `max_words` the rarest are left out; a warning counts them.
+        Args:
+            texts: list of strings.
+            max_words: positive integer: the rarest beyond so many are left out; a warning counts them. None for all.
+            split, special: as in the constructor.
+
+        Raises:
+            TypeError, ValueError: texts that are no list of strings, or have no words; a max_words that is no positive
+                integer.
         """
-        texts = list(texts)
-        found = split_text(texts, split).flat_values.numpy().tolist()
+        given = strings("texts", texts)
+        if max_words is not None:
+            max_words = positive_integer("max_words", max_words)
+        found = split_text(given, one_of("split", split, SPLITS)).flat_values.numpy().tolist()
+        if not found:
+            raise ValueError(f"texts: expected at least one word in them, got none in {len(given)} texts")
         counts = collections.Counter(word.decode() for word in found)
         words = sorted(counts, key=lambda w: (-counts[w], w))
         rare = words[max_words:] if max_words else []
@@ -136,7 +168,7 @@ class Vocabulary(keras.layers.Layer):
                 stacklevel=2,
             )
         made = cls(words[: len(words) - len(rare)], split=split, special=special)
-        counts.update({made.tokens[made.unknown]: sum(counts[w] for w in rare), made.tokens[made.end]: len(texts)})
+        counts.update({made.tokens[made.unknown]: sum(counts[w] for w in rare), made.tokens[made.end]: len(given)})
         made.counts = [counts[token] for token in made.tokens]
         return made
 
@@ -149,14 +181,18 @@ class Vocabulary(keras.layers.Layer):
 
     def plain(self, texts: Sequence[str]) -> Any:
         """The texts as the vocabulary reads them: its standard spelling, a list of strings."""
-        return [self.separator.encode().join(words).decode() for words in split_text(list(texts), self.split).to_list()]
+        words = split_text(strings("texts", texts), self.split).to_list()
+        return [self.separator.encode().join(row).decode() for row in words]
 
     def encode(self, texts: Any, start: bool = True, end: bool = True) -> Tensor:
         """int32 tokens (b, longest) of strings (b,), padded on the right.
 
         Run eagerly, it counts what is outside the vocabulary in a warning.
+
+        Raises:
+            TypeError, ValueError: texts that are no list of strings, nor an array or a tensor of them.
         """
-        found = tf.cast(self.lookup(split_text(texts, self.split)), tf.int32)
+        found = tf.cast(self.lookup(split_text(strings("texts", texts), self.split)), tf.int32)
         known = found.flat_values > 0
         tokens = found.with_flat_values(tf.where(known, found.flat_values - 1, self.unknown))
         if tf.executing_eagerly():
@@ -171,7 +207,10 @@ class Vocabulary(keras.layers.Layer):
         return tokens.to_tensor(self.pad) if isinstance(tokens, tf.RaggedTensor) else tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Strings (b,) of tokens (b, t): the words before the first end, without start and padding."""
+        """Strings (b,) of integer tokens (b, t): the words before the first end, without start and padding."""
+        tokens = tensor("tokens", tokens, "integers")
+        if tokens.shape.rank not in (2, None):
+            raise ValueError(f"tokens: expected shape (b, t), got {tuple(tokens.shape)}")
         tokens = tf.cast(self.check("tokens", tokens)[0], tf.int32)
         ended = tf.cumsum(tf.cast(tokens == self.end, tf.int32), axis=1) > 0
         hidden = ended | (tokens == self.start) | (tokens == self.pad)
