@@ -203,7 +203,7 @@ class ARCell(NARXCell, exogenous=False, input_delays=1):
 
 def _delays(name, value, least):
     """The delays, rising: `value` of them from `least` on, or those listed."""
-    several = isinstance(value, (list, tuple))
+    several = isinstance(value, (list, tuple, range))
     numbers_given = list(value) if several else [value]
     if any(isinstance(v, bool) or not isinstance(v, numbers.Integral) for v in numbers_given):
         raise TypeError(f"{name}: expected a positive integer or a list of integers from {least} on, got {value!r}")

@@ -391,7 +391,7 @@ def mu_law_decode(classes: Tensor, mu: int = 255) -> Tensor:
 
 def positive_integers(name, value):
     """A list of positive integers, at least one."""
-    if not isinstance(value, (list, tuple)) or not value:
+    if not isinstance(value, (list, tuple, range)) or not value:
         raise TypeError(f"{name}: expected a list of at least one positive integer, got {value!r}")
     return [positive_integer(name, v) for v in value]
 

@@ -228,7 +228,7 @@ def _lengths(kernel):
 
 def _distances(context):
     """A context, rising."""
-    given = list(context) if isinstance(context, (list, tuple)) else []
+    given = list(context) if isinstance(context, (list, tuple, range)) else []
     if not given or any(isinstance(c, bool) or not isinstance(c, numbers.Integral) for c in given):
         raise TypeError(f"context: expected a list of at least one integer, got {context!r}")
     if len(set(given)) != len(given):

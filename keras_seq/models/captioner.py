@@ -87,8 +87,10 @@ def small_encoder(
 
 def _picture_shape(name, value):
     """(height, width, channels) as a tuple; an error that names the argument if it is none."""
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
+    if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name}: expected (height, width, channels), got {value!r}")
+    if len(value) != 3:
+        raise ValueError(f"{name}: expected (height, width, channels), got {value!r}")
     return tuple(positive_integer(name, n) for n in value)
 
 

@@ -102,7 +102,7 @@ def test_unknown_batch_in_one_trace():
 
 @pytest.mark.parametrize(
     ("prompt", "max_length", "name"),
-    [(np.ones((2, 1)), 0, "max_length"), (np.ones((2,)), 3, "prompt"), (np.ones((2, 0)), 3, "prompt")],
+    [(np.ones((2, 1), int), 0, "max_length"), (np.ones((2,), int), 3, "prompt"), (np.ones((2, 0), int), 3, "prompt")],
 )
 def test_wrong_arguments_are_named(prompt, max_length, name):
     with pytest.raises(ValueError, match=name):

@@ -265,7 +265,7 @@ def test_a_row_ends_where_its_logits_are_nan(decode, place):
         ({"allowed": np.ones((3, 5), bool)}, r"allowed: expected booleans of shape .* got bool \(3, 5\)"),
         ({"prompt": [[1, 5], [1, 1]]}, "prompt: expected tokens 0 .. 4, as the step gives logits for, got 5"),
         ({"prompt": [[1, 1], [-2, 1]]}, "prompt: expected tokens 0 .. 4, .*, got -2"),
-        ({"prompt": [[1.0]]}, "prompt: expected integer tokens, got float32"),
+        ({"prompt": [[1.0]]}, "prompt: expected a tensor of integers, got one of float32"),
         ({"end": 5}, "end: expected a token of the 5"),
         ({"allowed": np.ones(4, bool)}, r"allowed: expected booleans of shape \(5,\)"),
         ({"allowed": np.ones(5)}, "allowed: expected booleans"),

@@ -284,7 +284,7 @@ def test_wrong_streams_are_named(arguments, error, message):
         (lambda m: m.stream("to", top_k=0), ValueError, "top_k"),
         (lambda m: m.stream("to", "greedy", seed=3), ValueError, "seed: expected None"),
         (lambda m: m.stream("to be", max_length=4), ValueError, "prompts: expected at most max_length=4"),
-        (lambda m: m.stream(["to"]), TypeError, "prompts: expected a list of strings"),
+        (lambda m: m.stream(["to"]), TypeError, "prompt: expected a string"),
         (lambda m: m.export("x", decoder="beam"), ValueError, "decoder: expected 'sample' or 'greedy'"),
     ],
 )
