@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 import decoders
+import growth
 import peak_memory
 import reading
 import report
@@ -231,6 +232,17 @@ def time_and_memory(results, options):
     )
 
 
+def growing(results, options):
+    """Cost against length, rows and units, beside Keras and torch, each figure in a process of its own."""
+    for name, sizes in growth.SWEEPS.items():
+        found = growth.sweep(sizes[:2] if options.quick else sizes, options.torch, 60, say)
+        if name == "length":
+            results.growth = found
+        results.section(
+            f"Cost against {name}: LSTM, training step; seconds (MiB of the process at its peak)", growth.text_of(found)
+        )
+
+
 def retraces(results, options):
     """How often a layer is traced when the shapes change."""
     rows = [(name, *counts) for name, counts in variants.traces().items()]
@@ -339,6 +351,7 @@ SECTIONS = {
     "attention": attention,
     "decoding": decoding,
     "time": time_and_memory,
+    "growth": growing,
     "traces": retraces,
 }
 
@@ -381,6 +394,8 @@ def main(arguments=None):
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         report.draw(results, folder / "results.png")
+        if hasattr(results, "growth"):
+            growth.draw(results.growth, folder / "growth.png")
         given = sys.argv[1:] if arguments is None else arguments
         (folder / "RESULTS.md").write_text(report.page(results, report.command("bench.py", given)))
         print(f"\nwritten to {folder.resolve()}: RESULTS.md, results.png")

@@ -9,11 +9,11 @@ any case, and are the column `inputs alone`.
 
 import argparse
 import os
-import pathlib
 import subprocess
 import sys
 import time
 
+import growth
 import timing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,13 +48,7 @@ def measure(way, b, t, d, u):
         start = time.perf_counter()
         step(tf.random.normal((b, t, d)))[0].numpy()
         times.append(1e3 * (time.perf_counter() - start))
-    return peak(), min(times)
-
-
-def peak():
-    """Of this process in MiB. Not by `getrusage`: that counts the process it was forked from, too."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return growth.peak(), min(times)
 
 
 def measure_all(size, lengths, say=lambda text: None):

@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+import re
 from typing import Any
 
 import keras
@@ -81,6 +82,11 @@ def refuse_unknown(cls, kwargs, known=LAYER_ARGUMENTS):
     unknown = sorted(set(kwargs) - known)
     if unknown:
         raise TypeError(f"{cls.__name__}: unknown argument {unknown[0]!r}; expected some of {sorted(arguments(cls))}")
+
+
+def snake_case(name: str) -> str:
+    """As Keras names a layer of a class: LSTMCell is lstm_cell."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def positive_integer(name, value):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import re
 import types
 from collections.abc import Mapping
 from typing import Any, Self
 
-from keras_seq.cells.arguments import LAYER_ARGUMENTS, arguments, one_of, refuse_unknown
+from keras_seq.cells.arguments import LAYER_ARGUMENTS, arguments, one_of, refuse_unknown, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.layers.rnn import RNN
 from keras_seq.typing import Config
@@ -55,7 +54,7 @@ class CellLayer(RNN):
         refuse_unknown(type(self), given, {*self._taken.parameters, *LAYER_ARGUMENTS, "input_length"})
         if cell is None:
             shared = {name: given[name] for name in ("dtype", "trainable") if name in given}
-            cell = self.cell_class(**inner, name=_snake_case(self.cell_class.__name__), **shared)
+            cell = self.cell_class(**inner, name=snake_case(self.cell_class.__name__), **shared)
         else:
             self._check_alike(cell, inner)
         super().__init__(cell, **given)
@@ -120,11 +119,6 @@ def _taken(cls):
     rest = [p.replace(kind=keyword) for name, p in every.items() if name not in places]
     kwargs = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation="Unpack[SequenceArguments]")
     return inspect.Signature([*[every[name].replace(kind=either) for name in places], *rest, kwargs])
-
-
-def _snake_case(name):
-    """As Keras names a layer of a class: LSTMCell is lstm_cell."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 class _OfClass:

@@ -14,7 +14,7 @@ from keras import ops, regularizers, tree
 from keras.src.backend.common.variables import AutocastScope
 
 from keras_seq import engine
-from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.cells.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.of_keras import with_own_masks
 from keras_seq.layers.stepwise import (
@@ -67,8 +67,9 @@ class RNN(Stepwise, keras.layers.RNN):
             first step that is read; None for no cut.
         checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
             run the steps between again: memory as sqrt(t) (or k + t / k), the same gradients, about a third more time.
-        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`; and, for the first layer of a `keras.Sequential` without
-            an Input, `input_shape` (t, d), or `input_dim` d, with or without `input_length` t.
+        **kwargs: `name`, by default with the name of the cell, where Keras has no such cell; `dtype`, `trainable`,
+            `activity_regularizer`; and, for the first layer of a `keras.Sequential` without an Input, `input_shape` (t, d), or
+            `input_dim` d, with or without `input_length` t.
 
     Call arguments:
         sequences: tensor (b, t, d).
@@ -114,6 +115,8 @@ class RNN(Stepwise, keras.layers.RNN):
         **kwargs: Unpack[SequenceArguments],
     ) -> None:
         _check_cell(cell)
+        if type(self) is RNN and isinstance(cell, Cell) and kwargs.get("name") is None:
+            kwargs["name"] = _named_after(type(cell).__name__)
         if isinstance(cell, (list, tuple)):
             cell = keras.layers.StackedRNNCells(cell, dtype=kwargs.get("dtype"))
         given = (return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask)
@@ -448,6 +451,15 @@ class RNN(Stepwise, keras.layers.RNN):
                 raise ValueError(f"constants: expected a batch of {sequences.shape[0]} like the sequences', got {rows}")
         elif constants:
             raise ValueError(f"constants: expected none for a cell that is no keras_seq.Cell, got {len(constants)}")
+
+
+def _named_after(kind):
+    """The name of a layer over a class of cells, so that a summary says which; None, Keras's choice, where Keras has it too."""
+    if hasattr(keras.layers, kind):
+        return None
+    name = f"rnn_{snake_case(kind)}"
+    number = keras.backend.get_uid(name) - 1
+    return f"{name}_{number}" if number else name
 
 
 def _check_cell(cell):

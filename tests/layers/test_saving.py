@@ -281,3 +281,12 @@ def test_every_case_has_a_json_config():
         layer = case()
         config = json.dumps(layer.get_config())
         assert json.loads(json.dumps(type(layer).from_config(json.loads(config)).get_config())) == json.loads(config)
+
+
+def test_a_summary_names_the_cell(capsys):
+    first, second = (keras_seq.RNN(keras_seq.PeepholeLSTMCell(3), return_sequences=True) for _ in range(2))
+    assert first.name != second.name == keras_seq.RNN.from_config(second.get_config()).name
+    keras.Sequential([keras.Input((None, 2)), first, second]).summary()
+    assert "rnn_peephole_lstm_cell" in capsys.readouterr().out
+    assert keras_seq.RNN(keras_seq.LSTMCell(3)).name.removeprefix("rnn").lstrip("_0123456789") == ""
+    assert keras_seq.RNN(keras_seq.PeepholeLSTMCell(3), name="mine").name == "mine"

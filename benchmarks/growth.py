@@ -1,0 +1,193 @@
+"""How the cost of a training step of the LSTM grows with the length, the rows and the units: seconds, and memory.
+
+    python benchmarks/growth.py                       # length, rows and units: about fifteen minutes on two cores
+    python benchmarks/growth.py --only length --lengths 1000 4000
+    python benchmarks/growth.py --torch /path/to/python     # an interpreter that has torch
+
+Each figure is of a process of its own, which makes the layer, takes one step to compile and one to warm up, and then three:
+the least of their times, and the peak memory of the whole process, the framework's own half gigabyte included. A step gives
+the gradients of all weights and of the inputs, of the sum of squares of all outputs. What took longer than `--limit` seconds
+is not measured at greater lengths. The processes run one after the other, each length's side by side.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import timing
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FOLDER = pathlib.Path(__file__).parent
+OURS, KERAS, TORCH = "keras_seq", "Keras", "torch"
+CONTESTANTS = {
+    "keras_seq": (OURS, {"jit": True}),
+    "keras_seq, checkpoint=True": (OURS, {"jit": True, "checkpoint": True}),
+    "Keras, XLA": (KERAS, {"jit": True}),
+    "Keras, graph": (KERAS, {"jit": False}),
+    "torch": (TORCH, {}),
+}
+COLOURS = dict(zip(CONTESTANTS, ("#1c7ed6", "#74c0fc", "#e03131", "#ffa8a8", "#868e96"), strict=True))
+SWEEPS = {  # what grows: (b, t, d, u)
+    "length": [(8, t, 64, 64) for t in (250, 1000, 4000, 16000, 64000)],
+    "rows": [(b, 1000, 64, 64) for b in (1, 8, 64, 256)],
+    "units": [(8, 1000, u, u) for u in (16, 64, 256, 1024)],
+}
+
+
+# -- one figure, in its own process ----------------------------------------------------------------------------------------
+
+
+def measure(name, b, t, d, u):
+    """`(seconds of a step, MiB of the process at its peak)`."""
+    kind, options = CONTESTANTS[name]
+    step = torch_step(b, t, d, u) if kind == TORCH else keras_step(kind, b, t, d, u, **options)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times[2:]), peak()
+
+
+def keras_step(kind, b, t, d, u, jit, **options):
+    import keras
+    import tensorflow as tf
+
+    import keras_seq
+
+    module = keras_seq if kind == OURS else keras.layers
+    layer = module.LSTM(u, return_sequences=True, **options)
+    layer.build((b, t, d))
+    x = tf.random.normal((b, t, d))
+
+    @tf.function(jit_compile=jit)
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(result, [x, *layer.trainable_variables])
+
+    return lambda: [g.numpy() for g in gradients(x)[1:]]
+
+
+def torch_step(b, t, d, u):
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    layer = torch.nn.LSTM(d, u, batch_first=True)
+    x = torch.randn(b, t, d, requires_grad=True)
+
+    def step():
+        layer.zero_grad()
+        x.grad = None
+        (layer(x)[0] ** 2).sum().backward()
+
+    return step
+
+
+def peak():
+    """Of this process in MiB. Not by `getrusage`: that counts the process it was forked from, too."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+# -- all of them -----------------------------------------------------------------------------------------------------------
+
+
+def measured(name, size, python, limit):
+    """`[seconds, MiB]`, or None: it took too long, or its interpreter lacks what it needs."""
+    interpreter = python if CONTESTANTS[name][0] == TORCH else sys.executable
+    command = [interpreter, __file__, "--one", name, *map(str, size)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5 * limit + 60)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        if CONTESTANTS[name][0] != TORCH:
+            raise RuntimeError(done.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def sweep(sizes, python, limit, say=lambda text: None):
+    """`{size: {name: [seconds, MiB]}}`."""
+    found, slow = {}, set()
+    for size in sizes:
+        found[size] = {}
+        for name in CONTESTANTS:
+            if name in slow:
+                continue
+            say(f"growth: {name} at {','.join(map(str, size))}")
+            figure = measured(name, size, python, limit)
+            if figure is not None:
+                found[size][name] = figure
+            if figure is None or figure[0] > limit:
+                slow.add(name)
+    return found
+
+
+def text_of(found):
+    """A table: a row for each size, a column for each contestant, seconds (MiB)."""
+    names = [name for name in CONTESTANTS if any(name in row for row in found.values())]
+    rows = [
+        (",".join(map(str, size)), *(f"{row[n][0]:.3g} ({row[n][1]:.0f})" if n in row else "-" for n in names))
+        for size, row in found.items()
+    ]
+    return timing.table(("b,t,d,u", *names), rows)
+
+
+def draw(found, path):
+    """Seconds and memory of a step against the length."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for axis, place, title in (
+        (axes[0], 0, "seconds of a training step"),
+        (axes[1], 1, "MiB of the process at its peak"),
+    ):
+        for name, colour in COLOURS.items():
+            points = [(size[1], row[name][place]) for size, row in found.items() if name in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name, lw=2, ms=5)
+        axis.set(xscale="log", yscale="log", xlabel="steps", title=title)
+        axis.grid(which="major", color="#dee2e6", lw=0.5)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONTESTANTS))
+    figure.savefig(path, dpi=100)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--only", nargs="+", default=list(SWEEPS), choices=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS)
+    )
+    parser.add_argument("--lengths", nargs="+", type=int, help="in place of those of the sweep over lengths")
+    parser.add_argument("--limit", type=float, default=60, help="seconds of a step that are too many to go on (60)")
+    parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="interpreter that has torch")
+    parser.add_argument("--picture", type=pathlib.Path, help="where to draw the sweep over lengths")
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        name, *size = options.one
+        print(json.dumps(measure(name, *map(int, size))))
+        return
+    for name in options.only:
+        sizes = SWEEPS[name]
+        if name == "length" and options.lengths:
+            sizes = [(8, t, 64, 64) for t in options.lengths]
+        found = sweep(sizes, options.torch, options.limit, lambda text: print(text, file=sys.stderr, flush=True))
+        print(f"\n{name}: seconds of a training step of the LSTM (MiB)\n\n{text_of(found)}", flush=True)
+        if name == "length" and options.picture:
+            draw(found, options.picture)
+
+
+if __name__ == "__main__":
+    main()
