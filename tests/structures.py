@@ -212,7 +212,8 @@ def one_row(layer, x, m, states=None):
         finals = [s.numpy()[0] for s in layer.first_state(1)] if states is None else states
         reading, run = x[m][::-1] if layer.go_backwards else x[m], []
         for now in reading:
-            y, finals, _ = cell.step(now, finals)
+            fed = {"target": now} if kind == "AR" and not layer.closed else {}  # its input is the series itself
+            y, finals, _ = cell.step(now, finals, **fed)
             run.append(y)
         if layer.go_backwards:
             m = m[::-1]

@@ -275,7 +275,8 @@ def check_model(layer, x, mask, expected):
     assert [(y.shape, y.dtype) for y in outputs] == [(y.shape, y.dtype) for y in found]
     anew(layer)
     trained = keras.Model(inputs, outputs[0])
-    trained.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    # in the type of the regularizers' losses, which Keras adds to it
+    trained.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError(dtype="float64"), jit_compile=False)
     before = [w.numpy() for w in layer.trainable_variables]
     trained.fit(x, np.ones(found[0].shape), batch_size=len(x), verbose=0)
     after = [w.numpy() for w in layer.trainable_variables]
