@@ -71,7 +71,8 @@ def main(folder):
                 timed(f"pip install keras_seq[{extra}]", python, "-m", "pip", "install", "--quiet", f"{wheel}[{extra}]")
                 installed.add(extra)
             title = next(line for line in code.splitlines() if "keras_seq." in line or "Model(" in line).strip()
-            print(timed(f"block {number}: {title}", python, "-c", code, cwd=home), end="")
+            said = timed(f"block {number}: {title}", python, "-c", code, cwd=home)
+            print("".join(f"             {line}\n" for line in said.splitlines()[-2:]), end="")
 
 
 if __name__ == "__main__":

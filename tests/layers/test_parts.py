@@ -1,5 +1,6 @@
 """Every layer made of layers with every kind of part: it is what its parts are one after the other, or it says no by name."""
 
+import contextlib
 import inspect
 import json
 import tempfile
@@ -275,10 +276,10 @@ def check_model(layer, x, mask, expected):
     assert [(y.shape, y.dtype) for y in outputs] == [(y.shape, y.dtype) for y in found]
     anew(layer)
     trained = keras.Model(inputs, outputs[0])
-    # in the type of the regularizers' losses, which Keras adds to it
-    trained.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError(dtype="float64"), jit_compile=False)
     before = [w.numpy() for w in layer.trainable_variables]
-    trained.fit(x, np.ones(found[0].shape), batch_size=len(x), verbose=0)
+    with floatx("float64"):  # Keras adds the losses of regularizers to its own in that type
+        trained.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+        trained.fit(x, np.ones(found[0].shape), batch_size=len(x), verbose=0)
     after = [w.numpy() for w in layer.trainable_variables]
     assert all(np.isfinite(a).all() for a in after)
     assert any((a != b).any() for a, b in zip(after, before, strict=True)) or not before
@@ -291,6 +292,16 @@ def check_model(layer, x, mask, expected):
     for one in loaded.layers:
         anew(one)
     assert_close(flat(loaded(x)), expected, 1e-12, "loaded")
+
+
+@contextlib.contextmanager
+def floatx(dtype):
+    before = keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
 
 
 def check_configuration(layer):
