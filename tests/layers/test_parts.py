@@ -186,6 +186,14 @@ QUICK = [
 ]
 
 
+def in_model(whole, part):
+    """Whether a pair is put in a model, trained and saved as well: each part in three wholes, each whole with a third of them.
+
+    What a model needs of a layer hangs on the part or on the whole, and not on how the two are joined.
+    """
+    return (list(WHOLES).index(whole) + list(PARTS).index(part)) % 3 == 0 or (whole, part) in QUICK
+
+
 def rows(pairs):
     return {"argnames": ("whole", "part"), "argvalues": pairs, "ids": [f"{whole}-{part}" for whole, part in pairs]}
 
@@ -236,7 +244,8 @@ def check(whole, part):
     returned = expected if not getattr(layer, "return_internals", False) else expected[:1]
     check_values(layer, x, mask, returned)
     check_gradients(layer, x, mask)
-    check_model(layer, x, mask, returned)
+    if in_model(whole, part):
+        check_model(layer, x, mask, returned)
     check_configuration(layer)
     if layer.not_stepwise is None:
         check_steps(layer, x, mask)
