@@ -111,9 +111,9 @@ class Stepwise:
 
     def _checked_step(self, inputs, state, mask):
         """The state, in the types of the layer's own."""
-        width = self.input_spec.axes[-1]
+        width = self.input_spec.axes.get(-1)
         if not fits(inputs.shape, (None, width)):
-            raise ValueError(f"inputs: expected one step of shape (b, {width}), got {tuple(inputs.shape)}")
+            raise ValueError(f"inputs: expected one step of shape (b, {width or 'd'}), got {tuple(inputs.shape)}")
         if mask is not None and not fits(mask.shape, inputs.shape[:1]):
             raise ValueError(
                 f"mask: expected shape {tuple(inputs.shape[:1])} like the inputs', got {tuple(mask.shape)}"

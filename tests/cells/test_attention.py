@@ -219,7 +219,7 @@ def test_on_top_of_a_stack():
     ("arguments", "error", "words"),
     [
         ({"score": "cosine"}, ValueError, "score: expected one of"),
-        ({"query": "during"}, ValueError, "query: expected 'before' or 'after', got 'during'"),
+        ({"query": "during"}, ValueError, "query: expected one of .*'before', 'after'.*, got 'during'"),
         ({"units": 0}, ValueError, "units: expected a positive integer"),
         ({"units": 3, "score": "dot"}, ValueError, "units: expected None with score='dot'"),
         ({"heads": 2}, ValueError, "heads: expected 1 with score='additive'"),

@@ -303,7 +303,7 @@ def test_wrong_steps_are_refused():
             stream.step(inputs, given)
     layer = model.layers[1]
     for inputs, given, mask, message in (
-        (x, state, None, r"inputs: expected one step of shape \(b, d\)"),
+        (x, state, None, r"inputs: expected one step of shape \(b, 3\)"),
         (good, state[:-1], None, "state: expected 3 tensors of shapes"),
         (good, [s[:2] for s in state], None, "state: expected 3 tensors of shapes"),
         (good, state, np.ones(2, bool), r"mask: expected shape \(3,\)"),
