@@ -75,6 +75,7 @@ SURFACE = {
         "ImageCaptioner",
         "InverseSigmoidDecay",
         "LanguageModel",
+        "LossWatch",
         "Seq2Seq",
         "Vocabulary",
         "small_encoder",

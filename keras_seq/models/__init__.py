@@ -6,11 +6,13 @@ from keras_seq.models.schedules import InverseSigmoidDecay
 from keras_seq.models.seq2seq import Seq2Seq
 from keras_seq.models.streams import stream_batches
 from keras_seq.models.vocabulary import Vocabulary
+from keras_seq.models.watch import LossWatch
 
 __all__ = [
     "ImageCaptioner",
     "InverseSigmoidDecay",
     "LanguageModel",
+    "LossWatch",
     "Seq2Seq",
     "Vocabulary",
     "small_encoder",

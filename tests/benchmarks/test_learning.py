@@ -116,6 +116,23 @@ def test_what_it_writes(learning, tmp_path, monkeypatch, capsys):
     assert "memory       plain Keras" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["translation", "system"])
+def test_what_is_learned_now_and_was_not_before(learning, name):
+    """A plain Seq2Seq leaves the frequencies of the words; a TCN begins no larger than what it learns."""
+    task, _ = learning.prepared(name, quick=True)
+    inputs = [task.inputs, task.held_out[0]]
+    now, before = (
+        learning.of_keras(name, task, 0, lambda t, then=then: learning.learners.OURS[name](t, before=then), inputs)[0]
+        for then in (False, True)
+    )
+    if name == "translation":
+        assert now[-1][1] < task.floor - 0.5
+        assert before[-1][1] > task.floor - 0.1
+    else:
+        assert now[-1][1] < 2 * task.floor
+        assert before[-1][1] > 10 * task.floor
+
+
 def test_sizes_at_the_start(learning):
     starts = learning.starts
     table = starts.over_depth((1, 4))
