@@ -13,7 +13,7 @@ from keras_seq.cells.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.engine import dot, expose
-from keras_seq.typing import Shape, Tensor
+from keras_seq.typing import Initializer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -43,6 +43,8 @@ class NARXCell(FeedbackCell):
         exogenous: whether there are inputs; without, `input_delays` has no meaning, and an input's values are not read.
         activation: f, default tanh.
         output_activation: g, default none.
+        kernel_initializer, recurrent_initializer: of the weights of x and y taps; None for uniform numbers up to 1 / sqrt(n), n
+            the number of all taps. (Taps of one signal are nearly alike and add up.)
         **kwargs: as in `keras_seq.GatedCell`, and `output_initializer`, `output_regularizer`, `output_constraint`.
 
     Raises:
@@ -69,9 +71,12 @@ class NARXCell(FeedbackCell):
         output_delays: int | Sequence[int] = 1,
         network: keras.layers.Layer | None = None,
         exogenous: bool = True,
+        kernel_initializer: Initializer = None,
+        recurrent_initializer: Initializer = None,
         **kwargs: Any,
     ) -> None:
         outputs = positive_integer("outputs", outputs)
+        kwargs.update(kernel_initializer=kernel_initializer, recurrent_initializer=recurrent_initializer)
         super().__init__(outputs if units is None else units, outputs, **kwargs)
         self.units = None if units is None else self.units
         self.exogenous = boolean("exogenous", exogenous)
@@ -130,6 +135,12 @@ class NARXCell(FeedbackCell):
         if found:
             raise ValueError(f"network: expected one without dropout or batch normalisation, got one with {found}")
         Cell.build(self, input_shape)
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        if kwargs.get("initializer") is None and kwargs.get("name") in ("kernel", "recurrent_kernel"):
+            bound = (self.input_size + self.fed_back_size) ** -0.5
+            kwargs["initializer"] = keras.initializers.RandomUniform(-bound, bound)
+        return super().add_weight(*args, **kwargs)
 
     def project(self, inputs: Tensor) -> Any:
         """The sum that the input of this step gives, and the input itself where it is needed later."""

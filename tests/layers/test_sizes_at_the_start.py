@@ -51,6 +51,25 @@ def test_kernels_of_a_tcn_are_uniform_within_the_inputs_of_a_sum():
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("units", [None, 200])
+def test_the_taps_of_a_narx_are_one_sum(units):
+    """Those of x and y alike within 1 / sqrt(n), n of them all; as a given initializer says where there is one."""
+    taps = {"input_delays": 20, "output_delays": [1, 2, 7, 9]}
+    layer = keras_seq.NARX(units, 3, **taps)
+    layer.build((None, None, 4))
+    bound = (20 * 4 + 4 * 3) ** -0.5
+    kernel, recurrent = (w.numpy() for w in layer.weights[:2])
+    for values, count in ((kernel, 80), (recurrent, 12)):
+        assert values.shape == (count, units or 3)
+        assert 0.85 * bound < np.abs(values).max() <= bound
+    assert not np.allclose(kernel[:12], recurrent)
+    assert layer.cell.get_config()["kernel_initializer"] is None
+    given = keras_seq.NARX(units, 3, recurrent_initializer="zeros", **taps)
+    given.build((None, None, 4))
+    assert np.all(given.weights[1].numpy() == 0)
+    assert 0 < np.abs(given.weights[0].numpy()).max() <= bound
+
+
 def memory(name, **kwargs):
     return lambda **starts: getattr(keras_seq, name)(**kwargs, **starts)
 
