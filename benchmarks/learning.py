@@ -67,15 +67,10 @@ def learn(model, task, inputs, held_out, seed):
     """The curve of a model of Keras."""
     steps = len(task.targets) // task.batch
     rate = keras.optimizers.schedules.CosineDecay(task.rate, steps * task.epochs)
-    # convolutions are faster without XLA, here as with keras_seq
-    jit = task.title not in WITHOUT_XLA
-    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss_of(task), jit_compile=jit)
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), loss_of(task), jit_compile=not task.convolves)
     curve = Curve(single(held_out[0]), held_out[1])
     model.fit(single(inputs), task.targets, task.batch, task.epochs, verbose=0, callbacks=[curve])
     return curve.kept
-
-
-WITHOUT_XLA = ("Silverbox, the output from the input, TCN of six blocks of 16",)
 
 
 def single(arrays):
