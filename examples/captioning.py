@@ -192,7 +192,7 @@ def main():
     parser.add_argument("--max-length", type=int, default=16, help="tokens per sentence, END included")
     parser.add_argument("--width", type=int, default=5, help="of the beam")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
+    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=False, help="compile by XLA")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/captioning"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,9 @@ streams, at the end once in one stream from beginning to end; nothing is chosen 
 Beside it stand models that count: of single characters, and of each character after the 2 and the 5 before it (n-grams,
 interpolated as by Witten and Bell 1991).
 
+What the first epochs need: vectors of characters from N(0, 1) and a readout that starts at their frequencies, as the model has
+them by default (1.55 nats held out after three epochs; 1.68 from Keras's starts), and gradients clipped to a length of 1.
+
 It prints a table and samples, and leaves in --output: shakespeare.png, the learning curve, and the model as shakespeare.keras.
 """
 

@@ -55,6 +55,10 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         held_out = model.streams(held_out, rows=1, steps=500)
         model.fit(model.streams(text, rows=32, steps=100), validation_data=held_out, shuffle=False)
 
+    Where it starts (docs/learning.md): vectors of tokens from N(0, 1) and a readout that says how frequent each token is.
+    Shakespeare by characters, `LSTM(256)`, three epochs: 1.55 nats held out; from Keras's starts 1.68. Recipe: Adam from 4e-3,
+    falling as a cosine, `global_clipnorm=1.0` (examples/shakespeare.py).
+
     Trained, it writes: `generate` whole texts, `stream` one piece after the other, `export` a SavedModel that does both.
     Left open by the papers: the logits keep their bias when tied; dropout between the layers of a deep memory is the
     memory's own (`Stacked(.., dropout=..)`).

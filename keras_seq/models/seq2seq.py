@@ -60,6 +60,10 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
     of the second pass, on these tokens. No gradient goes through the choice, as in the paper. Where END is drawn before the
     true text has ended, the row goes on after it.
 
+    Where it starts (docs/learning.md): vectors of tokens from N(0, 1) and a readout that says how frequent each word is. Of a
+    made-up language of 2,200 words, three epochs over 1,200 pairs of sentences bring 4.6 nats for each held-out word; from
+    Keras's starts 5.7, the frequencies alone 5.6. Recipe: Adam from 2e-3, falling as a cosine, `global_clipnorm=1.0`.
+
     Tokens that are none of their vocabulary move no weight: they are an error, in a graph when it runs; under XLA such a row
     has NaN for logits, the loss is NaN, and the step is not taken.
 
