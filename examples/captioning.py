@@ -3,7 +3,7 @@
 The drawn scenes have two tests: pairs of objects that never stood together in training, and, harder, objects whose kind
 (small green square, say) was never drawn there.
 
-    python examples/captioning.py                                   # drawn scenes, a few minutes on two cores
+    python examples/captioning.py                                   # drawn scenes, three minutes on two cores
     python examples/captioning.py --memory GRU --features-as initial_state
     python examples/captioning.py --features-as attention           # and attention_0.png ..: where it looked for each word
     python examples/captioning.py --folder ../shared/data/coco_mini --epochs 30
@@ -192,7 +192,9 @@ def main():
     parser.add_argument("--max-length", type=int, default=16, help="tokens per sentence, END included")
     parser.add_argument("--width", type=int, default=5, help="of the beam")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=False, help="compile by XLA")
+    parser.add_argument(
+        "--jit", action=argparse.BooleanOptionalAction, default=False, help="compile by XLA: slower on a CPU"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/captioning"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

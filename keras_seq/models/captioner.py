@@ -112,6 +112,10 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         captioner.compile("adam")
         captioner.fit(dataset.map(captioner.example).padded_batch(64))
 
+    Where it starts (docs/learning.md): vectors of words from N(0, 1) and a readout that says how frequent each word is. Of the
+    drawn scenes of examples/captioning.py 90 % of the sentences are true to the word, from Keras's starts 82 to 87 %. Recipe:
+    AdamW from 4e-3, falling as a cosine, `global_clipnorm=1.0`, recurrent dropout of 0.4; without XLA on a CPU.
+
     Args:
         vocabulary: a `Vocabulary`, saved with the model.
         image_shape: (height, width, channels) of the pictures, values 0 .. 255.
