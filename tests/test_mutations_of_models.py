@@ -25,10 +25,12 @@ from keras_seq.models import (
     ImageCaptioner,
     InverseSigmoidDecay,
     LanguageModel,
+    LossWatch,
     Seq2Seq,
     Vocabulary,
     generation,
     small_encoder,
+    starts,
     stream_batches,
 )
 
@@ -57,6 +59,16 @@ def streaming(test, *given):
 
 def words(test, *given):
     return suite(f"models/test_vocabulary.py::{test}", *given)
+
+
+def starting(test, make=None):
+    given = () if make is None else (getattr(module("models/test_starts.py"), make),)
+    return suite(f"models/test_starts.py::{test}", *given)
+
+
+def watching(losses):
+    said = {str(given): expected for given, expected in module("models/test_watch.py").SAID}
+    return suite("models/test_watch.py::test_what_is_said", losses, said[str(losses)])
 
 
 def likelihood(which, *given):
@@ -269,6 +281,27 @@ MUTANTS = [
     (Vocabulary, "of", op("neg"), "{0}", [words("test_words_by_frequency_then_alphabet")]),
     (Vocabulary, "get_config", display("special"), without("special"), [crashes(OWN_SPECIAL)]),
     (Vocabulary, "get_config", display("split"), without("split"), [words("test_config_survives")]),
+    (Vocabulary, "of", call("len", nth=-1), "0", [starting("test_vocabularies_count")]),
+    (Vocabulary, "get_config", display("counts"), without("counts"), [starting("test_vocabularies_count")]),
+    # starts
+    (starts, "log_frequencies", op("+"), "{0}", [starting("test_the_readout_starts_with_the_frequencies", "seq2seq")]),
+    (starts, "log_frequencies", op("/"), "{0}", [starting("test_the_readout_starts_with_the_frequencies", "tied")]),
+    (
+        starts.Starts,
+        "new_embedding",
+        call("copied"),
+        "{0}",
+        [starting("test_vectors_are_of_the_size_that_learns", "seq2seq")],
+    ),
+    (
+        LanguageModel,
+        "__init__",
+        op("**"),
+        "1.0",
+        [starting("test_vectors_are_of_the_size_that_learns", "tied")],
+    ),
+    (LossWatch, "on_epoch_end", op("-", "least"), "{0}", [watching([4.0, 3.99, 3.98, 3.97])]),
+    (LossWatch, "on_epoch_end", call("min"), "now", [watching([4.0, 3.0, 4.0])]),
     # schedules and configurations
     (InverseSigmoidDecay, "__call__", op("-"), "{0} + {1}", [translating("test_schedules")]),
     (InverseSigmoidDecay, "get_config", display("k"), "{'k': 2 * {0}}", [translating("test_schedules")]),

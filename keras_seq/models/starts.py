@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,10 +10,8 @@ from keras import initializers, layers
 
 from keras_seq.cells.arguments import named
 from keras_seq.layers.convolutional import copied
+from keras_seq.models.vocabulary import Vocabulary
 from keras_seq.typing import Activation, Initializer
-
-if TYPE_CHECKING:
-    from keras_seq.models.vocabulary import Vocabulary
 
 
 class Starts:
