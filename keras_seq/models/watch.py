@@ -40,6 +40,9 @@ class LossWatch(keras.callbacks.Callback):
     ```
     """
 
+    patience: int
+    least: float
+
     def __init__(self, patience: int = 3, least: float = 0.01) -> None:
         super().__init__()
         self.patience = positive_integer("patience", patience)
