@@ -381,8 +381,8 @@ def test_threads_do_not_share_dropout_masks(cell, compiled):
     layer.build((None, None, 6))
     layer.set_weights([np.eye(6), 0 * np.eye(6)])
     call = tf.function(lambda x: layer(x, training=True)) if compiled else lambda x: layer(x, training=True)
-    before = attributes(layer)
-    seen = []
+    call(tf.ones((1, T, 6)))
+    before, seen = attributes(layer), []
 
     def function(number):
         y = call(tf.ones((20 + number, T, 6))).numpy()
