@@ -278,8 +278,8 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
             read = internals["alignment"]
             seen = ops.sum(read * ops.cast(mask, read.dtype)[:, :, None], axis=1)
             missing = ops.sum(ops.square(1 - seen), axis=-1)
-            # of the type of the loss that it is added to
-            penalty = ops.cast(ops.mean(missing), long_type(keras.config.floatx()))
+            # of the type that Keras gives the loss, to which it is added
+            penalty = ops.cast(ops.mean(missing), keras.config.floatx())
             self.add_loss(self.attention_penalty * penalty)
         return undefined(self.readout(self.dropped(outputs, training)), wrong)
 
