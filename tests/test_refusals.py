@@ -212,7 +212,7 @@ NO_TEXTS = {
 ROWS = []
 
 
-def refuses(argument, what, call, **errors):
+def refuses(argument, what, call):
     """A row: `call` of the object, or of the objects' dict, is an error that names the argument."""
     ROWS.append(pytest.param(argument, call, id=f"{what}: {argument}"))
 

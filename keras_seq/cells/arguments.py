@@ -125,6 +125,13 @@ def known(x: Any) -> np.ndarray | None:
         return None
 
 
+def string_or_none(name: str, value: Any) -> str | None:
+    """`value`; a TypeError that names the argument unless it is a string or None."""
+    if not isinstance(value, (str, type(None))):
+        raise TypeError(f"{name}: expected a string or None, got {value!r}")
+    return value
+
+
 def boolean(name, value):
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
@@ -157,3 +164,8 @@ def named(registry: Any, name: str, value: Any) -> Any:
     if isinstance(found, type) or not (found is None or callable(found) or hasattr(found, "shape")):
         raise ValueError(message)
     return found
+
+
+def copied(initializer: Any) -> Any:
+    """The same initializer for another weight: one drawn anew, as an object must not draw two weights alike."""
+    return initializers.get(initializers.serialize(initializer)) if hasattr(initializer, "get_config") else initializer

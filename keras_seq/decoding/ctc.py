@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.cells.arguments import boolean
+from keras_seq.cells.arguments import boolean, string_or_none
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.tokens import token
@@ -77,11 +77,11 @@ class CTCLoss(keras.losses.Loss):
         name: str | None = "ctc",
         dtype: DType = None,
     ) -> None:
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: expected a string or None, got {name!r}")
         if not isinstance(reduction, (str, type(None))):
             raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {reduction!r}")
-        super().__init__(name=name, reduction=reduction, dtype=dtype or long_type(keras.config.floatx()))
+        super().__init__(
+            name=string_or_none("name", name), reduction=reduction, dtype=dtype or long_type(keras.config.floatx())
+        )
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
         self.blank = token("blank", blank)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import keras
 from keras import activations, initializers, ops
 
-from keras_seq.cells.arguments import boolean, described, integer_or_none, named, positive_integer, rate, tensor
+from keras_seq.cells.arguments import boolean, copied, described, integer_or_none, named, positive_integer, rate, tensor
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.engine import dropped
 from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, spec_of
@@ -394,8 +394,3 @@ def positive_integers(name, value):
     if not isinstance(value, (list, tuple, range)) or not value:
         raise TypeError(f"{name}: expected a list of at least one positive integer, got {value!r}")
     return [positive_integer(name, v) for v in value]
-
-
-def copied(initializer):
-    """The same initializer for another weight: one drawn anew, as an object must not draw two weights alike."""
-    return initializers.get(initializers.serialize(initializer)) if hasattr(initializer, "get_config") else initializer

@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import known
+from keras_seq.cells.arguments import known, string_or_none
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import checked
 from keras_seq.layers.stepwise import fits
@@ -18,9 +18,9 @@ class _Likelihood(keras.metrics.Metric):
     """The mean of -ln P over all tokens of all batches, weighted: one sum and one count, whatever the batches are."""
 
     def __init__(self, pad: int = 0, name: str | None = None, dtype: DType = None) -> None:
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: expected a string or None, got {name!r}")
-        super().__init__(name=name or self.title, dtype=dtype or long_type(keras.config.floatx()))
+        super().__init__(
+            name=string_or_none("name", name) or self.title, dtype=dtype or long_type(keras.config.floatx())
+        )
         if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int)):
             raise TypeError(f"pad: expected an integer or None, got {pad!r}")
         self.pad = pad

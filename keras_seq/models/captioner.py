@@ -15,11 +15,10 @@ import tensorflow as tf
 from keras import initializers, layers, ops
 
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
-from keras_seq.cells.arguments import named, one_of, positive_integer, rate, tensor
+from keras_seq.cells.arguments import copied, named, one_of, positive_integer, rate, tensor
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
-from keras_seq.layers.convolutional import copied
 from keras_seq.models.generation import Writer
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 from keras import initializers, layers
 
-from keras_seq.cells.arguments import named
-from keras_seq.layers.convolutional import copied
+from keras_seq.cells.arguments import copied, named
 from keras_seq.models.vocabulary import Vocabulary
 from keras_seq.typing import Activation, Initializer
 
