@@ -325,9 +325,8 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         """Where attention looks while it writes these sentences: weights (b, t, h, w), t words with END, of the feature map."""
         if not self.attends:
             raise ValueError(f"features_as: expected 'attention', got {self.features_as!r}")
-        images, tokens = self._shown(images), self.vocabulary.encode(strings("sentences", sentences))
-        if tokens.shape[0] != images.shape[0]:
-            raise ValueError(f"sentences: expected {images.shape[0]}, one per picture, got {tokens.shape[0]}")
+        images = self._shown(images)
+        tokens = self.vocabulary.encode(strings("sentences", sentences, images.shape[0], "picture"))
         states, constants = self.start(self.features(images))
         shown = RNN(self.memory.cell, return_sequences=True, return_internals=True, dtype=self.dtype_policy)
         _, internals = shown(self.embedding(tokens[:, :-1]), initial_state=states, constants=constants)

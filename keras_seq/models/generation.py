@@ -165,9 +165,7 @@ class Writer:
     def written(self, inputs: Any, prompts: Sequence[str] | None, decoder: str, options: dict[str, Any]) -> list[Any]:
         """Strings that begin with these prompts, one for each row, or None; of a beam with `n_best` above 1, lists of them."""
         rows = _rows(inputs)
-        begun = strings("prompts", [""] * rows if prompts is None else prompts)
-        if begun.shape[0] != rows:
-            raise ValueError(f"prompts: expected {rows}, one for each row, got {begun.shape[0]}")
+        begun = strings("prompts", [""] * rows if prompts is None else prompts, rows)
         return self.compiled_texts(inputs, self.vocabulary.encode(begun, end=False), decoder, options)
 
     def compiled_texts(self, inputs: Any, prompt: Tensor, decoder: str, options: dict[str, Any]) -> list[Any]:

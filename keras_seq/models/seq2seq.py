@@ -244,9 +244,7 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
         found = self._padded(self.source.encode(source, start=False), self.source.pad, self._multiples[0])
         if target is None:
             return found
-        target = strings("target", target)
-        if None not in (source.shape[0], target.shape[0]) and source.shape[0] != target.shape[0]:
-            raise ValueError(f"target: expected {source.shape[0]} texts, one for each source, got {target.shape[0]}")
+        target = strings("target", target, source.shape[0], "source")
         # one more than the model reads: the first is read and not asked for, the last asked for and not read
         return found, self._padded(self.target.encode(target), self.target.pad, self._multiples[1], 1)
 
@@ -323,9 +321,8 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
         """What an attending decoder reads while it writes these strings: weights (b, t, s), t tokens with END, s with END."""
         if not self.attends:
             raise ValueError(f"decoder: expected one with attention, got {self.decoder.name}")
-        source, target = strings("sources", sources), strings("targets", targets)
-        if source.shape[0] != target.shape[0]:
-            raise ValueError(f"targets: expected {source.shape[0]} texts, one for each source, got {target.shape[0]}")
+        source = strings("sources", sources)
+        target = strings("targets", targets, source.shape[0], "source")
         source, target = self.source.encode(source, start=False), self.target.encode(target)
         state, constants = self.begin(source, ops.shape(source)[0])
         read = [state["coverage"]]

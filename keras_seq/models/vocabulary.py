@@ -43,11 +43,18 @@ def _counts(given: Sequence[int], size: int) -> list[int]:
     return [int(n) for n in given]
 
 
-def strings(name: str, texts: Any) -> Any:
-    """The texts as a tensor of strings (b,); an error that names the argument if they are none.
+def strings(name: str, texts: Any, count: int | None = None, each: str = "row") -> Any:
+    """The texts as a tensor of strings (b,); an error that names the argument if they are none, or not `count`, one for `each`.
 
     One rule for all that takes texts: a list of strings, or an array or a tensor of them. One text alone is a list of one.
     """
+    texts = _strings(name, texts)
+    if None not in (count, texts.shape[0]) and texts.shape[0] != count:
+        raise ValueError(f"{name}: expected {count}, one for each {each}, got {texts.shape[0]}")
+    return texts
+
+
+def _strings(name, texts):
     expected = f"{name}: expected a list of strings, got"
     if tf.is_tensor(texts):
         if texts.dtype != tf.string or texts.shape.rank not in (1, None):

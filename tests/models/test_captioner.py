@@ -196,7 +196,7 @@ def test_where_it_looks():
     _, (memory,) = model.start(features)
     np.testing.assert_allclose(memory[:, 6 * 2 + 3, :-2], features[:, 2, 3])
     np.testing.assert_allclose(memory[0, 6 * 2 + 3, -2:], [-0.2, 0.2], atol=1e-6)  # down, across
-    with pytest.raises(ValueError, match="sentences: expected 3, one per picture, got 1"):
+    with pytest.raises(ValueError, match="sentences: expected 3, one for each picture, got 1"):
         model.alignment(images, SENTENCES[:1])
     with pytest.raises(ValueError, match="features_as: expected 'attention'"):
         captioner().alignment(images, SENTENCES)

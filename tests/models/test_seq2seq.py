@@ -387,6 +387,8 @@ def test_wrong_arguments_are_named(arguments, error, words):
         (lambda m: m((np.array([[9]]), np.array([[2]]))), "source tokens: expected integers from 0 to 7, got 9"),
         (lambda m: m((np.array([[4]]), np.array([[-1]]))), "target tokens: expected integers from 0 to 7, got -1"),
         (lambda m: m.generate(["a"], prompts=["W", "W"]), "prompts: expected 1, one for each row, got 2"),
+        (lambda m: m.example(["a", "b"], ["W"]), "target: expected 2, one for each source, got 1"),
+        (lambda m: m.alignment(["a", "b"], ["W"]), "targets: expected 2, one for each source, got 1"),
         (lambda m: m.generate(["a"], decoder="best"), "decoder: expected one of"),
         (lambda m: m.generate(["a"], decoder="beam", width=9), "width: expected at most the 8 tokens"),
         (lambda m: m.generate(["a"], decoder="beam", width=0), "width: expected a positive integer, got 0"),
