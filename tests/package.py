@@ -15,6 +15,8 @@ import tempfile
 import time
 import venv
 
+from code_blocks import code_blocks
+
 README = pathlib.Path(__file__).parents[1] / "README.md"
 IN_SOURCES = {
     "CHANGELOG.md",
@@ -44,7 +46,7 @@ def check_sources(sources):
 
 def blocks(text):
     """`(extra or None, code)` of each block of Python, those without an extra first."""
-    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code_blocks(text)
     extras = [re.search(r"# pip install keras_seq\[(\w+)\]", block) for block in code]
     return sorted([(e and e[1], c) for e, c in zip(extras, code, strict=True)], key=lambda pair: pair[0] is not None)
 

@@ -8,15 +8,12 @@ import pathlib
 import re
 
 import pytest
+from code_blocks import code_blocks
 
 pytestmark = pytest.mark.deep
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
-
-
-def blocks(text, language):
-    return [inspect.cleandoc("\n" + b) for b in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 def test_there_are_guides():
@@ -31,7 +28,7 @@ def run(tmp_path_factory):
     def running(guide):
         names, printed = {"__name__": guide.stem}, []
         with contextlib.chdir(tmp_path_factory.mktemp("guide")):
-            for block in blocks(guide.read_text(), "python"):
+            for block in code_blocks(guide.read_text()):
                 with contextlib.redirect_stdout(io.StringIO()) as out:
                     exec(compile(block, guide.name, "exec"), names)
                 printed.append(out.getvalue())
@@ -44,10 +41,10 @@ def run(tmp_path_factory):
 def test_the_code_runs_and_prints_what_is_shown(guide, run):
     text = guide.read_text()
     printed, _ = run(guide)
-    for block, out in zip(blocks(text, "python"), printed, strict=True):
+    for block, out in zip(code_blocks(text), printed, strict=True):
         shown = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
         assert [line for line in out.splitlines() if line in shown] == shown
-    tables = blocks(text, "text")
+    tables = code_blocks(text, "text")
     assert all(tables)
     for shown in tables:
         assert any(shown in out.replace("  ok ", "  ✓ ") for out in printed)

@@ -4,11 +4,11 @@ import doctest
 import importlib
 import inspect
 import pathlib
-import re
 import subprocess
 import sys
 
 import pytest
+from code_blocks import code_blocks
 
 import keras_seq
 
@@ -89,10 +89,6 @@ SURFACE = {
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
 PUBLIC = [(module, name) for module, names in SURFACE.items() for name in names]
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def code_blocks(text):
-    return [inspect.cleandoc("\n" + block) for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 
 
 @pytest.mark.parametrize("module", SURFACE)
