@@ -17,7 +17,6 @@ import sys
 
 import decoders
 import growth
-import peak_memory
 import reading
 import report
 import stacks
@@ -37,7 +36,7 @@ class Results:
     """Sections of Markdown, and the ratios that the summary is made of."""
 
     def __init__(self):
-        self.sections, self.ratios = {}, {}
+        self.sections, self.ratios, self.growth = {}, {}, {}
 
     def add(self, aim, key, ratio):
         self.ratios.setdefault(aim, {})[key] = ratio
@@ -223,23 +222,14 @@ def limit(results, options):
     )
 
 
-def time_and_memory(results, options):
-    """Cost against the number of steps."""
-    lengths = (100, 1000) if options.quick else (100, 250, 500, 1000, 2000, 4000)
-    text = peak_memory.measure_all("32,64,256", lengths, say)
-    results.section(
-        "Cost against time: LSTM, (b, d, u) = (32, 64, 256), training step; MiB of the process at its peak (ms)", text
-    )
-
-
 def growing(results, options):
-    """Cost against length, rows and units, beside Keras and torch, each figure in a process of its own."""
-    for name, sizes in growth.SWEEPS.items():
-        found = growth.sweep(sizes[:2] if options.quick else sizes, options.torch, 60, say)
-        if name == "length":
-            results.growth = found
+    """Cost against length, rows and units, beside Keras and torch; and what keeps less for the backward pass."""
+    for name, (names, sizes) in growth.SWEEPS.items():
+        found = growth.sweep(names, sizes[:2] if options.quick else sizes, options.torch, 60, say)
+        if name in growth.AXES:
+            results.growth[name] = found
         results.section(
-            f"Cost against {name}: LSTM, training step; seconds (MiB of the process at its peak)", growth.text_of(found)
+            f"Growth, {name}: LSTM, training step; seconds (MiB of the process at its peak)", growth.text_of(found)
         )
 
 
@@ -350,7 +340,6 @@ SECTIONS = {
     "streams": streams,
     "attention": attention,
     "decoding": decoding,
-    "time": time_and_memory,
     "growth": growing,
     "traces": retraces,
 }
@@ -394,7 +383,7 @@ def main(arguments=None):
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         report.draw(results, folder / "results.png")
-        if hasattr(results, "growth"):
+        if results.growth:
             growth.draw(results.growth, folder / "growth.png")
         given = sys.argv[1:] if arguments is None else arguments
         (folder / "RESULTS.md").write_text(report.page(results, report.command("bench.py", given)))

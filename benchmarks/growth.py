@@ -1,6 +1,6 @@
 """How the cost of a training step of the LSTM grows with the length, the rows and the units: seconds, and memory.
 
-    python benchmarks/growth.py                       # length, rows and units: about fifteen minutes on two cores
+    python benchmarks/growth.py                       # all sweeps: about twenty minutes on two cores
     python benchmarks/growth.py --only length --lengths 1000 4000
     python benchmarks/growth.py --torch /path/to/python     # an interpreter that has torch
 
@@ -8,6 +8,9 @@ Each figure is of a process of its own, which makes the layer, takes one step to
 the least of their times, and the peak memory of the whole process, the framework's own half gigabyte included. A step gives
 the gradients of all weights and of the inputs, of the sum of squares of all outputs. What took longer than `--limit` seconds
 is not measured at greater lengths. The processes run one after the other, each length's side by side.
+
+The sweep "checkpoint" shows what a step keeps for the backward pass, and what keeps less: the inputs and their gradient grow
+with the length in any case, and are the column `inputs alone`.
 """
 
 import argparse
@@ -23,19 +26,29 @@ import timing
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 FOLDER = pathlib.Path(__file__).parent
-OURS, KERAS, TORCH = "keras_seq", "Keras", "torch"
+OURS, KERAS, TORCH, NONE = "keras_seq", "Keras", "torch", "no layer"
 CONTESTANTS = {
     "keras_seq": (OURS, {"jit": True}),
     "keras_seq, checkpoint=True": (OURS, {"jit": True, "checkpoint": True}),
+    "keras_seq, truncate=50": (OURS, {"jit": True, "truncate": 50}),
+    "inputs alone": (NONE, {"jit": True}),
     "Keras, XLA": (KERAS, {"jit": True}),
     "Keras, graph": (KERAS, {"jit": False}),
     "torch": (TORCH, {}),
 }
-COLOURS = dict(zip(CONTESTANTS, ("#1c7ed6", "#74c0fc", "#e03131", "#ffa8a8", "#868e96"), strict=True))
-SWEEPS = {  # what grows: (b, t, d, u)
-    "length": [(8, t, 64, 64) for t in (250, 1000, 4000, 16000, 64000)],
-    "rows": [(b, 1000, 64, 64) for b in (1, 8, 64, 256)],
-    "units": [(8, 1000, u, u) for u in (16, 64, 256, 1024)],
+WAYS = ["keras_seq", "keras_seq, checkpoint=True", "keras_seq, truncate=50", "inputs alone"]
+PEERS = ["keras_seq", "keras_seq, checkpoint=True", "Keras, XLA", "Keras, graph", "torch"]
+COLOURS = dict(zip(PEERS, ("#1c7ed6", "#74c0fc", "#e03131", "#ffa8a8", "#868e96"), strict=True))
+SWEEPS = {  # what grows: who is measured, and each (b, t, d, u)
+    "length": (PEERS, [(8, t, 64, 64) for t in (250, 1000, 4000, 16000, 64000)]),
+    "rows": (PEERS, [(b, 1000, 64, 64) for b in (1, 8, 64, 256)]),
+    "units": (PEERS, [(8, 1000, u, u) for u in (16, 64, 256, 1024)]),
+    "checkpoint": (WAYS, [(32, t, 64, 256) for t in (100, 250, 500, 1000, 2000, 4000)]),
+}
+AXES = {  # of the sweeps that are drawn: the label, and which number of a size
+    "length": ("steps", 1),
+    "rows": ("rows", 0),
+    "units": ("inputs, and units", 3),
 }
 
 
@@ -60,8 +73,10 @@ def keras_step(kind, b, t, d, u, jit, **options):
 
     import keras_seq
 
-    module = keras_seq if kind == OURS else keras.layers
-    layer = module.LSTM(u, return_sequences=True, **options)
+    if kind == NONE:
+        layer = keras.layers.Identity()
+    else:
+        layer = {OURS: keras_seq, KERAS: keras.layers}[kind].LSTM(u, return_sequences=True, **options)
     layer.build((b, t, d))
     x = tf.random.normal((b, t, d))
 
@@ -72,7 +87,7 @@ def keras_step(kind, b, t, d, u, jit, **options):
             result = tf.reduce_sum(layer(x, training=True) ** 2)
         return tape.gradient(result, [x, *layer.trainable_variables])
 
-    return lambda: [g.numpy() for g in gradients(x)[1:]]
+    return lambda: [g.numpy() for g in gradients(x)]
 
 
 def torch_step(b, t, d, u):
@@ -114,12 +129,12 @@ def measured(name, size, python, limit):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def sweep(sizes, python, limit, say=lambda text: None):
-    """`{size: {name: [seconds, MiB]}}`."""
+def sweep(names, sizes, python, limit, say=lambda text: None):
+    """`{size: {name: [seconds, MiB]}}` of these contestants."""
     found, slow = {}, set()
     for size in sizes:
         found[size] = {}
-        for name in CONTESTANTS:
+        for name in names:
             if name in slow:
                 continue
             say(f"growth: {name} at {','.join(map(str, size))}")
@@ -141,26 +156,26 @@ def text_of(found):
     return timing.table(("b,t,d,u", *names), rows)
 
 
-def draw(found, path):
-    """Seconds and memory of a step against the length."""
+def draw(sweeps, path):
+    """Seconds and memory of a step, a column for each sweep of `{name: found}`."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for axis, place, title in (
-        (axes[0], 0, "seconds of a training step"),
-        (axes[1], 1, "MiB of the process at its peak"),
-    ):
-        for name, colour in COLOURS.items():
-            points = [(size[1], row[name][place]) for size, row in found.items() if name in row]
-            if points:
-                axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name, lw=2, ms=5)
-        axis.set(xscale="log", yscale="log", xlabel="steps", title=title)
-        axis.grid(which="major", color="#dee2e6", lw=0.5)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONTESTANTS))
+    figure, axes = plt.subplots(2, len(sweeps), figsize=(5.5 * len(sweeps), 7), layout="constrained", squeeze=False)
+    for column, (sweep_name, found) in enumerate(sweeps.items()):
+        label, place = AXES[sweep_name]
+        for row, title in enumerate(("seconds of a training step", "MiB of the process at its peak")):
+            axis = axes[row, column]
+            for name, colour in COLOURS.items():
+                points = [(size[place], figures[name][row]) for size, figures in found.items() if name in figures]
+                if points:
+                    axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name, lw=2, ms=5)
+            axis.set(xscale="log", yscale="log", xlabel=label, title=title)
+            axis.grid(which="major", color="#dee2e6", lw=0.5)
+            axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
     figure.savefig(path, dpi=100)
 
 
@@ -169,24 +184,27 @@ def main(arguments=None):
     parser.add_argument(
         "--only", nargs="+", default=list(SWEEPS), choices=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS)
     )
-    parser.add_argument("--lengths", nargs="+", type=int, help="in place of those of the sweep over lengths")
+    parser.add_argument("--lengths", nargs="+", type=int, help="in place of those of the sweeps length and checkpoint")
     parser.add_argument("--limit", type=float, default=60, help="seconds of a step that are too many to go on (60)")
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="interpreter that has torch")
-    parser.add_argument("--picture", type=pathlib.Path, help="where to draw the sweep over lengths")
+    parser.add_argument("--picture", type=pathlib.Path, help="where to draw the sweeps over length, rows and units")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         name, *size = options.one
         print(json.dumps(measure(name, *map(int, size))))
         return
+    drawn = {}
     for name in options.only:
-        sizes = SWEEPS[name]
-        if name == "length" and options.lengths:
-            sizes = [(8, t, 64, 64) for t in options.lengths]
-        found = sweep(sizes, options.torch, options.limit, lambda text: print(text, file=sys.stderr, flush=True))
+        names, sizes = SWEEPS[name]
+        if name in ("length", "checkpoint") and options.lengths:
+            sizes = [(b, t, d, u) for t in options.lengths for b, _, d, u in sizes[:1]]
+        found = sweep(names, sizes, options.torch, options.limit, lambda text: print(text, file=sys.stderr, flush=True))
         print(f"\n{name}: seconds of a training step of the LSTM (MiB)\n\n{text_of(found)}", flush=True)
-        if name == "length" and options.picture:
-            draw(found, options.picture)
+        if name in AXES:
+            drawn[name] = found
+    if options.picture and drawn:
+        draw(drawn, options.picture)
 
 
 if __name__ == "__main__":

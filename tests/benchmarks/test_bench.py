@@ -126,3 +126,14 @@ def test_attention(bench, tmp_path, monkeypatch):
     results = bench.main(["--only", "attention", "--runs", "1", "--output", str(tmp_path)])
     assert "| general | 2,3,4,3,5 | " in (tmp_path / "RESULTS.md").read_text()
     assert len(results.ratios["attention, training: Keras's loop's time / ours"]) == 1
+
+
+@pytest.mark.deep
+def test_growth(bench, tmp_path):
+    """Each figure of a process of its own; a peer that is not there has no column."""
+    found = bench.growth.sweep(["keras_seq", "inputs alone", "torch"], [(2, 3, 4, 5), (2, 6, 4, 5)], "false", 60)
+    assert [list(row) for row in found.values()] == [["keras_seq", "inputs alone"]] * 2
+    assert all(seconds > 0 and mib > 100 for row in found.values() for seconds, mib in row.values())
+    assert bench.growth.text_of(found).splitlines()[0] == "| b,t,d,u | keras_seq | inputs alone |"
+    bench.growth.draw({"length": found, "rows": found}, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 5000
