@@ -179,8 +179,8 @@ MUTANTS = [
     (
         ImageCaptioner,
         "written",
-        op("!="),
-        "False",
+        call("strings"),
+        "strings({0}, {1})",
         [crashes(captioning("test_wrong_encoders_pictures_and_prompts_are_named"))],
     ),
     (Seq2Seq, "get_config", choice("schedule"), "{1}", [crashes(CONFIGURED)]),
