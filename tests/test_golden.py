@@ -32,6 +32,8 @@ def check(name, model, leave_out=()):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_gives_what_it_gave(name):
+    if make.of_later_keras(name):
+        pytest.skip("a file of a later Keras: read it there")
     model = keras.models.load_model(make.FOLDER / f"{name}.keras", safe_mode=True)
     check(name, model)
     assert bool(model.weights) == (name in WITH_WEIGHTS)

@@ -358,10 +358,23 @@ def stored(name):
         return inputs, {key.removeprefix("out_"): file[key] for key in file if key.startswith("out_")}
 
 
-def fresh(name):
-    """A new model of the configuration in the file, its weights drawn anew."""
+def saved(name, part):
+    """Of the .keras file: "config" or "metadata"."""
     with zipfile.ZipFile(FOLDER / f"{name}.keras") as file:
-        return keras.saving.deserialize_keras_object(json.loads(file.read("config.json")))
+        return json.loads(file.read(f"{part}.json"))
+
+
+def of_later_keras(name):
+    """Whether the file was written by a later Keras than this one, whose own classes may have arguments unknown here."""
+    written, here = saved(name, "metadata")["keras_version"], keras.__version__
+    return [int(n) for n in written.split(".")[:2]] > [int(n) for n in here.split(".")[:2]]
+
+
+def fresh(name):
+    """A new model of the configuration in the file, or of the recipe if a later Keras wrote it; its weights drawn anew."""
+    if of_later_keras(name):
+        return RECIPES[name].make()
+    return keras.saving.deserialize_keras_object(saved(name, "config"))
 
 
 def drawn_inputs(rng, name, model):
