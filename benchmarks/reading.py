@@ -23,8 +23,8 @@ class Holding(keras.layers.Layer):
         self.cell, self.state_size, self.output_size = cell, cell.state_size, cell.output_size
 
     def call(self, inputs, states, training=False):
-        output, new = self.cell.advanced(self.cell.projected(inputs), states, self.held)
-        return self.cell.read_out(output, self.held), list(new)
+        output, new = self.cell.run_step(self.cell.run_project(inputs), states, self.held)
+        return self.cell.run_readout(output, self.held), list(new)
 
 
 def contestants(size, arguments):
@@ -43,7 +43,7 @@ def contestants(size, arguments):
         def outputs(x, memory):
             if own:
                 return ours(x, constants=[memory, mask], training=True)
-            holding.held = cell.prepared([memory, mask])
+            holding.held = cell.run_prepare([memory, mask])
             return theirs(x)
 
         def step(x, memory):

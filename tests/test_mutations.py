@@ -4,15 +4,16 @@ Here faults of the engine, and of the layer that calls it; those of the cells ar
 are those that the suite runs on the same cases; each passes without the fault.
 """
 
+import dataclasses
+
 import conformance
 import pytest
 import tensorflow as tf
 from conformance import EVERYTHING, GAPS, KINDS, Case, named
 from mutants import call, caught, choice, item, mutate, negated, op, proxy
 
-from keras_seq.engine import lanes, together
-from keras_seq.engine import loop as passes
-from keras_seq.engine import tensorflow as engine
+from keras_seq.engine.tensorflow import lanes, parallel, step
+from keras_seq.engine.tensorflow import loop as passes
 from keras_seq.layers import rnn
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
@@ -24,12 +25,13 @@ HELD = [c for c in KINDS if c.gated]
 
 def loop(monkeypatch, change=lambda inputs, flags: None, after=lambda results, states: (results, states)):
     """Patch the engine's loop as the layer sees it: its mask, inputs and flags before, its results after."""
+    run = rnn.engine.scan
 
     def scan(project, step, inputs, states, constants, weights, mask, **flags):
         call = {"inputs": inputs, "mask": mask, "states": states}
         change(call, flags)
         given = call["inputs"], call["states"], constants, weights, call["mask"]
-        return after(*engine.scan(project, step, *given, **flags))
+        return after(*run(project, step, *given, **flags))
 
     monkeypatch.setattr(rnn, "engine", proxy(rnn.engine, scan=scan))
 
@@ -99,7 +101,7 @@ def test_targets_off_by_one_or_left_out(by, monkeypatch):
 
     def leave_out(call, flags):
         call.update(inputs={name: x for name, x in call["inputs"].items() if name != "targets"})
-        flags.update(history=None)
+        flags.update(states_before=None)
 
     for change in (shift, leave_out):
         with monkeypatch.context() as patch:
@@ -125,31 +127,31 @@ AT_ONCE = [c for c in HELD if c.targets or c.arguments.get("recurrent") is False
     ],
 )
 def test_masked_steps_left_out_wrongly(name, place, change, monkeypatch):
-    mutate(monkeypatch, together.RealSteps, name, place, change)
+    mutate(monkeypatch, parallel.RealSteps, name, place, change)
     for case in AT_ONCE:
         caught(conformance.check_oracle, case)
 
 
 def test_all_steps_at_once_with_a_mask_in_the_other_direction(monkeypatch):
-    mutate(monkeypatch, together, "run", call("reverse", nth=1), "{0}")
+    mutate(monkeypatch, parallel, "_run", call("reverse", nth=1), "{0}")
     for case in AT_ONCE:
         caught(conformance.check_oracle, case, go_backwards=True)
 
 
 def test_contexts_of_another_step_in_the_backward_pass_of_blocked_memories(monkeypatch):
-    backward = together.backward
+    backward = parallel.backward
 
-    def late(step, args, cotangents, return_sequences, before):
-        return backward(step, args, cotangents, return_sequences, [tf.roll(b, -1, axis=0) for b in before])
+    def late(recurrence, before, cotangents):
+        return backward(recurrence, [tf.roll(b, -1, axis=0) for b in before], cotangents)
 
-    monkeypatch.setattr(together, "backward", late)
+    monkeypatch.setattr(parallel, "backward", late)
     for case in (c for c in HELD if c.blocked and not c.targets):
         caught(conformance.check_finite_differences, case, directions=1)
 
 
 # -- in the backward pass ------------------------------------------------------------------------------------------------
 
-backward = passes.Loop.backward
+backward = passes.backward
 BLOCKED = [Case("Elman", {"outputs": 2}), Case("Jordan", {"outputs": 2})]
 UNBLOCKED = [
     Case("SimpleRNN", {"outputs": 2}),
@@ -167,15 +169,15 @@ GRADIENT_CASES = [*BLOCKED, *UNBLOCKED]
 
 
 def gradient_fault(
-    monkeypatch, cotangents=lambda c: c, gradients=lambda g: g, kept=lambda k: k, setup=lambda self: None
+    monkeypatch, cotangents=lambda c: c, gradients=lambda g: g, stacks=lambda s: s, lane=lambda lane: lane
 ):
     """Patch what the backward pass is given, or what it gives."""
 
-    def faulty(self, args, given, record):
-        setup(self)
-        return gradients(backward(self, args, cotangents(given), kept(record)))
+    def faulty(recurrence, saved, given):
+        saved = saved._replace(lanes=list(map(lane, saved.lanes)), stacks=list(map(stacks, saved.stacks)))
+        return gradients(backward(lane(recurrence), saved, cotangents(given)))
 
-    monkeypatch.setattr(passes.Loop, "backward", faulty)
+    monkeypatch.setattr(passes, "backward", faulty)
 
 
 def check_survives_nowhere(cases=GRADIENT_CASES, **arguments):
@@ -200,7 +202,7 @@ def test_cotangents_of_outputs_off_by_one(by, monkeypatch):
 
 
 def test_states_after_the_step_taken_for_those_before(monkeypatch):
-    gradient_fault(monkeypatch, kept=lambda record: [(p, [tf.roll(k[0], -1, axis=0), *k[1:]]) for p, k in record])
+    gradient_fault(monkeypatch, stacks=lambda kept: [tf.roll(kept[0], -1, axis=0), *kept[1:]])
     check_survives_nowhere()
 
 
@@ -218,15 +220,9 @@ def test_kernel_gradient_of_the_last_step_alone(monkeypatch):
 
 def test_no_gradient_through_the_state(monkeypatch):
     """What a product sends to its argument is dropped, in the backward pass alone."""
-    matmul = passes.product
-
-    def setup(self):
-        monkeypatch.setattr(passes, "product", lambda x, kernel: 0 * matmul(x, kernel))
-
-    gradient_fault(monkeypatch, setup=setup)
-    for case in UNBLOCKED:
-        monkeypatch.setattr(passes, "product", matmul)
-        check_survives_nowhere([case])
+    product = step.product
+    monkeypatch.setattr(step, "product", lambda x, kernel: 0 * product(x, kernel))
+    check_survives_nowhere(UNBLOCKED)
 
 
 def test_cotangents_of_internals_dropped(monkeypatch):
@@ -236,17 +232,17 @@ def test_cotangents_of_internals_dropped(monkeypatch):
 
 
 def test_mask_ignored_by_the_backward_pass(monkeypatch):
-    gradient_fault(monkeypatch, setup=lambda self: setattr(self, "mask", None))
+    gradient_fault(monkeypatch, lane=lambda lane: dataclasses.replace(lane, mask=None))
     check_survives_nowhere()
 
 
 def test_direction_ignored_by_the_backward_pass(monkeypatch):
-    gradient_fault(monkeypatch, setup=lambda self: setattr(self, "go_backwards", False))
+    gradient_fault(monkeypatch, lane=lambda lane: dataclasses.replace(lane, go_backwards=False))
     check_survives_nowhere(go_backwards=True)
 
 
 def test_repeated_output_taken_for_zeros_by_the_backward_pass(monkeypatch):
-    gradient_fault(monkeypatch, setup=lambda self: setattr(self, "zero_output_for_mask", True))
+    gradient_fault(monkeypatch, lane=lambda lane: dataclasses.replace(lane, zero_output_for_mask=True))
     check_survives_nowhere()
 
 
@@ -277,28 +273,30 @@ def test_any_one_gradient_wrong_by_a_thousandth(case, monkeypatch):
 
 # -- in the lanes --------------------------------------------------------------------------------------------------------
 
-
-def rows_exchanged(found, rows=None):
-    return lanes.joined(found[::-1], rows)
+join, split = lanes.join, lanes.split
 
 
-def one_lanes_sums(found, rows=None):
-    return [*lanes.joined(found, rows)[:rows], *(found[0][rows:] if rows else ())]
-
-
-def same_rows_in_each(tensors, count):
-    return [lanes.apart(tensors, count)[0]] * count
+def weights_of_one_lane(recurrence, each):
+    n = len(recurrence.args) - len(recurrence.weights)
+    return [*join([g[:n] for g in each]), *each[0][n:]]
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("joined", rows_exchanged), ("joined", one_lanes_sums), ("apart", same_rows_in_each)]
+    ("name", "fault"),
+    [
+        ("join", lambda found: join(found[::-1])),
+        ("_join_gradients", weights_of_one_lane),
+        ("split", lambda tensors, count: [split(tensors, count)[0]] * count),
+        ("split_recurrence", lambda recurrence, count: [lanes.split_recurrence(recurrence, count)[0]] * count),
+    ],
+    ids=["rows exchanged", "gradients of one lane's weights", "the same cotangents in each", "the same rows in each"],
 )
 def test_rows_of_lanes_mixed_up(name, fault, monkeypatch):
     case = Case("LSTM")
     layer = case("float64", return_sequences=True, return_state=True)
     given = conformance.data(case, layer)
     expected = conformance.differentiated(layer)(*given)
-    monkeypatch.setattr(passes, "lanes", lambda batch, weights: 2)
+    monkeypatch.setattr(passes, "lane_count", lambda batch, weights: 2)
 
     def check():
         conformance.assert_close(tf.function(conformance.differentiated(layer))(*given), expected, 1e-10)

@@ -180,7 +180,7 @@ def test_what_zoneout_leaves_is_not_in_the_output(monkeypatch):
 
 
 def test_what_zoneout_leaves_is_not_in_the_internals(monkeypatch):
-    monkeypatch.setattr(base, "exchange", lambda old, new: None)
+    monkeypatch.setattr(base, "replace_exposed", lambda old, new: None)
     for case in ZONED:
         if case.layer != "Jordan":
             caught(conformance.check_oracle, case, return_internals=True)

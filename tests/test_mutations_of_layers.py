@@ -28,7 +28,7 @@ from structures import STRUCTURES
 import keras_seq
 from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, Stream, WaveNet
 from keras_seq.cells import arguments
-from keras_seq.engine import tensorflow
+from keras_seq.engine.tensorflow import scan as scanning
 from keras_seq.layers import named as cell_layer
 from keras_seq.layers import parts, ring, stepwise
 
@@ -177,7 +177,7 @@ MUTANTS = [
     (keras_seq.RNN, "_run", call("last_real"), "{0}[:, -1]", [INTERNALS]),
     (keras_seq.RNN, "_read_out", op("and", "_every_step"), "{0}", [last("readout")]),
     (keras_seq.RNN, "_loop_of_keras", op("and", "_every_step"), "{0}", [last("unroll")]),
-    (tensorflow, "scan", op("and", "return_sequences"), "{0}", [last("loop")]),
+    (scanning, "scan", op("and", "return_sequences"), "{0}", [last("loop")]),
     (stepwise.Stepwise, "advanced", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
     (stepwise, "over_real_steps", op(">", nth=0, within=choice("zero_output")), "{0} >= {1}", [values("TDNN-delays")]),
     (stepwise, "over_real_steps", call("where", op("+")), "ops.where({0}, {2}, {1})", [values("TDNN-delays")]),

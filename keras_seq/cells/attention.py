@@ -15,7 +15,7 @@ from keras_seq.cells.arguments import boolean, named, one_of, positive_integer
 from keras_seq.cells.around import CellAround, check_gated, check_projection
 from keras_seq.cells.base import Cell
 from keras_seq.cells.floats import lowest
-from keras_seq.engine import dot, expose, multiplying_in
+from keras_seq.engine import dot, dot_dtype, expose
 from keras_seq.typing import Activation, Initializer, LayerArguments, Shape, Tensor
 
 SCORES = ("additive", "dot", "general", "multi_head")
@@ -293,7 +293,7 @@ class AttentionCell(CellAround):
         if self.input_feeding:
             return outputs
         if self.reads_late:
-            with AutocastScope(self.variable_dtype), multiplying_in(self.compute_dtype):
+            with AutocastScope(self.variable_dtype), dot_dtype(self.compute_dtype):
                 long = ops.cast(outputs, self.variable_dtype)
                 long = ops.concatenate([self.attend(long, constants), long], axis=-1)
             outputs = ops.cast(long, outputs.dtype)

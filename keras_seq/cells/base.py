@@ -18,7 +18,7 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from keras_seq.cells.arguments import arguments, boolean, described, integer_or_none, rate, refuse_unknown
 from keras_seq.cells.floats import drawn_long
-from keras_seq.engine import dropping, events, exchange, multiplying_in
+from keras_seq.engine import dot_dtype, events, recurrent_dropout_mask, replace_exposed
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
 
 
@@ -170,18 +170,18 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     # -- how it is run -----------------------------------------------------------------------------------------------
 
-    def projected(self, inputs: Tensor) -> Any:
+    def run_project(self, inputs: Tensor) -> Any:
         """`project`, in the short type under a mixed policy, its results in that of the states."""
         with AutocastScope(self.compute_dtype):
             return self._long(self.project(inputs))
 
-    def prepared(self, constants: Sequence[Tensor]) -> Sequence[Any]:
+    def run_prepare(self, constants: Sequence[Tensor]) -> Sequence[Any]:
         """`prepare`, likewise."""
         self.check_constants(constants)
         with AutocastScope(self.compute_dtype):
             return self._long(self.prepare(self._short(tuple(constants))))
 
-    def advanced(
+    def run_step(
         self,
         projected: Any,
         states: Sequence[Tensor],
@@ -195,7 +195,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         forced = {} if targets is None else {"targets": targets}
         short = self.compute_dtype if self.compute_dtype != self.variable_dtype else None
         dropped = None if dropped is None else ops.stop_gradient(dropped)
-        with AutocastScope(self.variable_dtype), multiplying_in(short), dropping(dropped):
+        with AutocastScope(self.variable_dtype), dot_dtype(short), recurrent_dropout_mask(dropped):
             output, new = self.step(projected, states, constants, **forced)
         new = tuple(new) if isinstance(new, (list, tuple)) else (new,)
         rates = self.zoneout_rates()
@@ -207,10 +207,10 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             mixed = tuple(ops.where(k, s, n) for k, n, s in zip(kept, new, states, strict=True))
         for n, m in zip(new, mixed, strict=True):
             output = m if output is n else output
-            exchange(n, m)
+            replace_exposed(n, m)
         return output, mixed
 
-    def read_out(self, outputs: Tensor, constants: Sequence[Any] = ()) -> Any:
+    def run_readout(self, outputs: Tensor, constants: Sequence[Any] = ()) -> Any:
         """`readout`, in the short type under a mixed policy; the very same tensor where there is none."""
         with AutocastScope(self.compute_dtype):
             short = self._short(outputs)
@@ -226,9 +226,9 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
             inputs = inputs * self.get_dropout_mask(inputs)
         dropped = self.get_recurrent_dropout_mask(states[0]) if training and self.recurrent_dropout else None
         kept = self.zoneout_masks(ops.shape(inputs)[:1]) if training else None
-        constants = self.prepared(constants)
-        output, states = self.advanced(self.projected(inputs), states, constants, None, dropped, kept)
-        return self.read_out(output, constants), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
+        constants = self.run_prepare(constants)
+        output, states = self.run_step(self.run_project(inputs), states, constants, None, dropped, kept)
+        return self.run_readout(output, constants), [ops.cast(s, g.dtype) for s, g in zip(states, given, strict=True)]
 
     def drawn_mask(self, x: Tensor, share: float) -> Tensor:
         """What dropout multiplies tensors like `x` by, drawn anew; that of Keras's `get_dropout_mask` stays on the cell."""

@@ -1,27 +1,43 @@
-"""How one step becomes a sequence. Knows no cell."""
+"""How one step becomes a sequence. Knows no cell.
+
+`primitives` are what a step marks for those who run it, `functional` makes pure functions of steps, `linear` runs linear
+recurrences in parallel, on every backend of Keras; `tensorflow` has the loop over time.
+"""
 
 import keras
 
-from keras_seq.engine.marks import collecting, dot, dropping, exchange, expose, gathering, multiplying_in
+from keras_seq.engine.functional import functional
+from keras_seq.engine.linear import linear_recurrence
+from keras_seq.engine.primitives import (
+    capture_every,
+    capture_intermediates,
+    dot,
+    dot_dtype,
+    expose,
+    intercept_dot,
+    recurrent_dropout_mask,
+    replace_exposed,
+)
 from keras_seq.engine.random import dropped, events
-from keras_seq.engine.recurrence import linear_recurrence
 
 __all__ = [
-    "collecting",
+    "capture_every",
+    "capture_intermediates",
     "dot",
+    "dot_dtype",
     "dropped",
-    "dropping",
     "events",
-    "exchange",
     "expose",
-    "gathering",
+    "functional",
+    "intercept_dot",
     "linear_recurrence",
-    "multiplying_in",
+    "recurrent_dropout_mask",
+    "replace_exposed",
     "scan",
 ]
 
 
-def _engine():
+def _scan_of_the_backend():
     if keras.config.backend() == "tensorflow":
         from keras_seq.engine.tensorflow import scan
 
@@ -29,5 +45,5 @@ def _engine():
     return None
 
 
-scan = _engine()
+scan = _scan_of_the_backend()
 """The loop over time of the Keras backend in use, or None where Keras's own has to serve."""

@@ -16,6 +16,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras_seq import engine
 from keras_seq.cells.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
+from keras_seq.cells.functional import functions_of
 from keras_seq.cells.of_keras import with_own_masks
 from keras_seq.layers.stepwise import (
     Prepared,
@@ -255,53 +256,35 @@ class RNN(Stepwise, keras.layers.RNN):
         kept = cell.zoneout_masks(ops.shape(sequences)[:2]) if training else None
         if kept is not None:
             inputs["kept"] = kept
-        constants = prepared = cell.prepared(constants)
+        constants = prepared = cell.run_prepare(constants)
         dropping = bool(training and cell.recurrent_dropout)
         if dropping:
             constants = (*constants, cell.drawn_mask(states[0], cell.recurrent_dropout))
-
-        def project(inputs):
-            return {**inputs, "inputs": cell.projected(inputs["inputs"])}
-
-        def step(projected, states, constants):
-            *constants, dropped = constants if dropping else (*constants, None)
-            with engine.collecting(self.return_internals) as found:
-                output, states = cell.advanced(
-                    projected["inputs"],
-                    states,
-                    tuple(constants),
-                    projected.get("targets"),
-                    dropped,
-                    projected.get("kept"),
-                )
-            if self.return_internals and not (found or cell.reads_late):
-                raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")
-            results = {"output": ops.cast(output, self._cell_dtype)}
-            return {**results, "internals": found} if found else results, states
-
+        functions = functions_of(cell, self.return_internals, dropping)
+        weights = [ops.convert_to_tensor(v) for v in functions.variables]
         if engine.scan is None or self.unroll:
-            results, states = self._keras_loop(project, step, inputs, states, constants, mask)
+            results, states = self._keras_loop(functions, weights, inputs, states, constants, mask)
         else:
             in_chunks = self.checkpoint or self.truncate is not None
             in_loop = in_chunks or cell.mixes_rows or any(cell.zoneout_rates())
-            known = None if in_loop else cell.history(targets is not None)
+            known = not in_loop and cell.history(targets is not None) is not None
             results, states = engine.scan(
-                project,
-                step,
+                functions.project,
+                functions.step,
                 inputs,
                 states,
                 constants,
-                cell.variables,
+                weights,
                 mask,
                 go_backwards=self.go_backwards,
                 return_sequences=self._every_step,
                 zero_output_for_mask=self.zero_output_for_mask,
-                keep=training,
-                blocked=cell.blocked,
-                independent=not cell.mixes_rows and (cell.constants_by_row or not cell.constants),
+                save_residuals=training,
+                detach_states=cell.blocked,
+                independent_rows=not cell.mixes_rows and (cell.constants_by_row or not cell.constants),
                 truncate=self.truncate,
                 checkpoint=self.checkpoint,
-                history=known and (lambda p, states: known(p["inputs"], states, p.get("targets"))),
+                states_before=functions.states_before if known else None,
             )
         mask = ops.flip(mask, axis=1) if self.go_backwards and mask is not None else mask
         output, found = self._read_out(results["output"], mask, prepared)
@@ -316,8 +299,8 @@ class RNN(Stepwise, keras.layers.RNN):
 
     def _read_out(self, outputs, mask, constants):
         """`(the readout, what it exposes)`, with zeros where no real step has been; the mask in the order of processing."""
-        with engine.collecting(self.return_internals) as found:
-            read = self.cell.read_out(outputs, constants)
+        with engine.capture_intermediates(self.return_internals) as found:
+            read = self.cell.run_readout(outputs, constants)
         if mask is None or read is outputs:
             return read, found
         zeros = self.zero_output_for_mask and self._every_step
@@ -325,12 +308,13 @@ class RNN(Stepwise, keras.layers.RNN):
         shown = ops.expand_dims(shown if self._every_step else shown[:, -1], -1)
         return tree.map_structure(lambda x: ops.where(shown, x, ops.zeros_like(x)), (read, found or {}))
 
-    def _keras_loop(self, project, step, inputs, states, constants, mask):
+    def _keras_loop(self, functions, weights, inputs, states, constants, mask):
         """The same by Keras's loop, which takes one sequence and gives one: all of a step side by side in their last axis."""
         layout = {}
 
         def call(joined, states):
-            results, states = step(project(_apart(joined, inputs)), states, constants)
+            projected = functions.project(weights, _apart(joined, inputs))
+            results, states = functions.step(weights, projected, states, constants)
             layout["results"] = results
             return _joined(results, self.state_dtype), states
 
@@ -390,7 +374,7 @@ class RNN(Stepwise, keras.layers.RNN):
 
     def prepared(self, constants: Sequence[Tensor]) -> Prepared:
         """What `step` makes of its constants; given in their place, it is not made anew at every step."""
-        return Prepared(tuple(self.cell.prepared(constants)))
+        return Prepared(tuple(self.cell.run_prepare(constants)))
 
     def advance(
         self,
@@ -404,10 +388,10 @@ class RNN(Stepwise, keras.layers.RNN):
         if isinstance(self.cell, Cell):
             targets = None if targets is None else ops.cast(targets, self.state_dtype)
             with AutocastScope(self.state_dtype):
-                projected = self.cell.projected(inputs)
+                projected = self.cell.run_project(inputs)
                 constants = (constants if isinstance(constants, Prepared) else self.prepared(constants)).tensors
-                output, new = self.cell.advanced(projected, states, constants, targets)
-            output = self.cell.read_out(ops.cast(output, self._cell_dtype), constants)
+                output, new = self.cell.run_step(projected, states, constants, targets)
+            output = self.cell.run_readout(ops.cast(output, self._cell_dtype), constants)
         else:
             output, new = self.cell(inputs, self._packed(states))
             new = tree.flatten(new)

@@ -18,7 +18,7 @@ from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import only, undefined
-from keras_seq.engine import gathering
+from keras_seq.engine import capture_every
 from keras_seq.layers import GRU, RNN, Bidirectional
 from keras_seq.layers.parts import (
     build_part,
@@ -283,7 +283,7 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
 
     def next_token(self, tokens: Tensor, state: Any, constants: Any) -> tuple[Tensor, Any]:
         further = {"constants": constants} if self.attends else {}
-        with gathering("alignment") as found:
+        with capture_every("alignment") as found:
             output, decoder = self.decoder.step(self.target_embedding(tokens), state["decoder"], **further)
         new = {"decoder": decoder}
         if self.attends:

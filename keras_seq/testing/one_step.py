@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.engine.marks import collecting, handling
+from keras_seq.engine import capture_intermediates, intercept_dot
 from keras_seq.testing.differences import assert_close
 from keras_seq.testing.runs import call
 from keras_seq.testing.subject import taken
@@ -53,9 +53,9 @@ def _check_states(whose, states, shapes, dtype):
 def check_project(subject):
     layer = subject.layer()
     given = subject.data(layer, mask=False)
-    _check_any_axes(layer.cell.projected, given.x, "project")
-    output, _ = layer.cell.advanced(
-        layer.cell.projected(given.x[:, 0]), given.states, layer.cell.prepared(given.constants)
+    _check_any_axes(layer.cell.run_project, given.x, "project")
+    output, _ = layer.cell.run_step(
+        layer.cell.run_project(given.x[:, 0]), given.states, layer.cell.run_prepare(given.constants)
     )
     rng = np.random.default_rng(4)
     outputs = tf.constant(rng.normal(size=(*given.x.shape[:2], output.shape[-1])))
@@ -118,7 +118,7 @@ def check_repeatable(subject):
             kernels.append(np.asarray(kernel))
             return ops.matmul(value, kernel)
 
-        with handling(record), collecting() as exposed:
+        with intercept_dot(record), capture_intermediates() as exposed:
             output, new = taken(cell, x, states, constants)
         return [output, *new], kernels, exposed
 

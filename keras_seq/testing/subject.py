@@ -81,9 +81,9 @@ def features_of(cell):
 
 def taken(cell, x, states, constants=()):
     """`(output after the readout, new states)` of one step on inputs (b, d)."""
-    constants = cell.prepared(constants)
-    output, new = cell.advanced(cell.projected(x), tuple(states), constants)
-    return cell.read_out(output, constants), new
+    constants = cell.run_prepare(constants)
+    output, new = cell.run_step(cell.run_project(x), tuple(states), constants)
+    return cell.run_readout(output, constants), new
 
 
 def _specified(constant):

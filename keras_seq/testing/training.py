@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_seq.cells.around import CellAround
-from keras_seq.engine.marks import collecting
+from keras_seq.engine import capture_intermediates
 from keras_seq.testing.differences import assert_close, assert_finite
 from keras_seq.testing.loops import check_against_differences, check_written_out
 from keras_seq.testing.runs import applied, argument_names, call, differentiated, result_names
@@ -121,14 +121,14 @@ def _exposed(subject):
     found = []
     for seed in range(3):
         cell, x, states, constants = subject.one_step(seed=seed)
-        with collecting() as exposed:
+        with capture_intermediates() as exposed:
             taken(cell, x, states, constants)
             found.append(exposed)
         for name, value in exposed.items():
             expected = (len(x), value.shape[-1])
             assert value.shape == expected, f"{name!r}: expected (b, width), got {tuple(value.shape)}"
     again = dict(found[0])
-    with collecting() as second:  # the same cell again: a counter of its own would show
+    with capture_intermediates() as second:  # the same cell again: a counter of its own would show
         taken(cell, x, states, constants)
     for other in (*found[1:], second):
         assert sorted(other) == sorted(again), f"a step exposed {sorted(again)}, and then {sorted(other)}"

@@ -7,7 +7,7 @@ from conformance import KINDS, Case, assert_close, differentiated, named
 from keras import ops
 
 import keras_seq
-from keras_seq.engine import loop
+from keras_seq.engine.tensorflow import loop, probe
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 PLAIN = [Case("LSTM"), Case("GRU", {"reset_after": False})]
@@ -15,15 +15,15 @@ SIZES = [(4, 5), (3, 1), (1, 1), (1, 4), (5, 3)]
 CHOICES = [
     {"lanes": 1},
     {"lanes": 2},
-    {"merged": False, "lanes": 2},
+    {"fused": False, "lanes": 2},
     {"training": False, "lanes": 2},
 ]
 
 
-def choose(monkeypatch, lanes, merged=True):
-    monkeypatch.setattr(loop, "lanes", lambda batch, weights: lanes)
-    if not merged:
-        monkeypatch.setattr(loop, "merged", lambda probe: {})
+def choose(monkeypatch, lanes, fused=True):
+    monkeypatch.setattr(loop, "lane_count", lambda batch, weights: lanes)
+    if not fused:
+        monkeypatch.setattr(probe, "fused_dots", lambda results, *_: [None] * len(results))
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)

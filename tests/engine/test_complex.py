@@ -28,6 +28,14 @@ def step(projected, states, constants):
     return {"z": z, "length": length}, (z, length)
 
 
+def project(weights, inputs):
+    return inputs
+
+
+def run_step(weights, projected, states, constants):
+    return step(projected, states, constants)
+
+
 def written_out(x, z, length, scale, kernel, mask, backwards):
     """`(outputs, states)` by a loop in Python."""
     order = range(T - 1, -1, -1) if backwards else range(T)
@@ -58,8 +66,7 @@ def with_gradients(run):
 def by_the_engine(mask=None, backwards=False, **further):
     def run(x, z, length, scale, kernel):
         shown = None if mask is None else tf.constant(mask)
-        project = tf.identity
-        return scan(project, step, x, (z, length), (scale, kernel), (), shown, go_backwards=backwards, **further)
+        return scan(project, run_step, x, (z, length), (scale, kernel), (), shown, go_backwards=backwards, **further)
 
     return with_gradients(run)
 
@@ -84,10 +91,10 @@ def test_values_and_gradients(masked, backwards, mode):
     close(run(*given()), by_hand(mask, backwards)(*given()))
 
 
-@pytest.mark.parametrize("further", [{"keep": False}, {"checkpoint": True}, {"independent": True}], ids=str)
+@pytest.mark.parametrize("further", [{"save_residuals": False}, {"checkpoint": True}, {"independent_rows": True}], ids=str)
 def test_other_ways_to_run_it(further):
     """With the forward pass run again, in chunks, and with the rows apart (the kernel is no constant of rows there)."""
-    if "independent" in further:
+    if "independent_rows" in further:
         kernel = given()[-1]
 
         def run(scan_it):
@@ -96,11 +103,11 @@ def test_other_ways_to_run_it(further):
 
             return with_gradients(of_rows)
 
-        def one(projected, states, constants):
+        def one(weights, projected, states, constants):
             return step(projected, states, (*constants, kernel))
 
-        whole = run(lambda x, s, c: scan(tf.identity, one, x, s, c))
-        apart = run(lambda x, s, c: scan(tf.identity, one, x, s, c, independent=True))
+        whole = run(lambda x, s, c: scan(project, one, x, s, c))
+        apart = run(lambda x, s, c: scan(project, one, x, s, c, independent_rows=True))
         close(tf.function(apart)(*given()[:-1]), whole(*given()[:-1]))
         return
     close(tf.function(by_the_engine(MASK, **further))(*given()), by_hand(MASK)(*given()))

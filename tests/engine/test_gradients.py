@@ -8,7 +8,7 @@ import tensorflow as tf
 from conformance import CASES, GAPS, KINDS, QUICK, Case, Data, assert_close, differentiated, named
 
 import keras_seq
-from keras_seq.engine import loop as engine
+from keras_seq.engine.tensorflow import probe
 
 SEQUENCES = {"return_sequences": True, "return_state": True}
 VARIANTS = [
@@ -224,9 +224,9 @@ def test_equal_where_a_step_returns_what_it_adds(what, go_backwards):
 
 @pytest.mark.parametrize(("name", "merges"), [("SimpleRNN", 1), ("LSTM", 1), ("PeepholeLSTM", 1), ("GRU", 0)])
 def test_the_sum_alone_is_kept_where_it_can_be(name, merges, monkeypatch):
-    found, merged = [], engine.merged
-    monkeypatch.setattr(engine, "merged", lambda probe: found.append(merged(probe)) or found[-1])
+    found, fused_dots = [], probe.fused_dots
+    monkeypatch.setattr(probe, "fused_dots", lambda *given: found.append(fused_dots(*given)) or found[-1])
     layer = Case(name)()
     given = conformance.data(Case(name), layer)
     tf.function(differentiated(layer))(*given)
-    assert {len(f) for f in found} == {merges}
+    assert {sum(part is not None for part in f) for f in found} == {merges}

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.engine import lanes, loop
+from keras_seq.engine.tensorflow import lanes, loop
 
 B, T, D, U = 13, 7, 5, 11
 Product = collections.namedtuple("Product", "left right contracted")
@@ -86,7 +86,7 @@ def result(product):
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
 def test_products_of_a_training_step(name, arguments, columns, dots, masked, flags, monkeypatch):
-    monkeypatch.setattr(loop, "lanes", lambda batch, weights: 1)
+    monkeypatch.setattr(loop, "lane_count", lambda batch, weights: 1)
     layer = getattr(keras_seq, name)(U, **arguments, **flags)
     layer.build((B, T, D))
     mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
@@ -106,7 +106,7 @@ def test_products_of_a_training_step(name, arguments, columns, dots, masked, fla
 @pytest.mark.parametrize(("name", "arguments", "columns", "dots"), MEMORIES, ids=IDS)
 def test_two_lanes_in_one_loop(name, arguments, columns, dots, monkeypatch):
     """Each product of a step once for the first six rows and once for the other seven, in the same two loops."""
-    monkeypatch.setattr(loop, "lanes", lambda batch, weights: 2)
+    monkeypatch.setattr(loop, "lane_count", lambda batch, weights: 2)
     layer = getattr(keras_seq, name)(U, **arguments, return_sequences=True)
     layer.build((B, T, D))
     program = Program(training_step(layer), tf.ones((B, T, D)))
@@ -122,18 +122,18 @@ def test_how_many_lanes(monkeypatch):
     small, large = ([tf.zeros((8, n)), tf.zeros(n)] for n in (16, 10**6))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     with tf.Graph().as_default():
-        assert [lanes.lanes(b, small) for b in (None, 1, 2, 64)] == [2, 1, 2, 2]
-        assert [lanes.lanes(b, large) for b in (None, 1, 2, 64)] == [1, 1, 2, 1]
+        assert [lanes.lane_count(b, small) for b in (None, 1, 2, 64)] == [2, 1, 2, 2]
+        assert [lanes.lane_count(b, large) for b in (None, 1, 2, 64)] == [1, 1, 2, 1]
         monkeypatch.setattr(os, "cpu_count", lambda: 1)
-        assert lanes.lanes(64, small) == 1
-    assert lanes.lanes(64, small) == 1  # eagerly, nothing runs side by side
+        assert lanes.lane_count(64, small) == 1
+    assert lanes.lane_count(64, small) == 1  # eagerly, nothing runs side by side
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_no_stack_is_copied_in_a_loop(backwards, count, monkeypatch):
     """The cotangents of a step take the place of what was kept of it: XLA does so without copying the whole stack."""
-    monkeypatch.setattr(loop, "lanes", lambda batch, weights: count)
+    monkeypatch.setattr(loop, "lane_count", lambda batch, weights: count)
     rows = {1: rf"{B}", 2: "[67]"}[count]
     layer = keras_seq.LSTM(U, return_sequences=True, go_backwards=backwards)
     layer.build((B, T, D))

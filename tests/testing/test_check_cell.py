@@ -18,8 +18,7 @@ from keras import ops
 from strange_cells import StrangeCell
 
 import keras_seq
-from keras_seq.engine import chunks, loop
-from keras_seq.engine import tensorflow as engine
+from keras_seq.engine.tensorflow import checkpointed, loop
 from keras_seq.layers import rnn
 from keras_seq.testing import check_cell
 from keras_seq.testing.checks import CHECKS
@@ -150,7 +149,7 @@ def test_a_wrong_backward_pass_is_found(monkeypatch):
 
 def test_a_mask_off_by_one_is_found(monkeypatch):
     run_check("masked run", keras_seq.GRUCell(4))
-    scan = engine.scan
+    scan = rnn.engine.scan
 
     def shifted(project, step, inputs, states, constants, weights, mask, **flags):
         mask = None if mask is None else tf.roll(mask, 1, axis=1)
@@ -163,8 +162,10 @@ def test_a_mask_off_by_one_is_found(monkeypatch):
 @pytest.mark.parametrize("make", [lambda: keras_seq.ElmanCell(4), lambda: keras_seq.JordanCell(4, 2)])
 def test_a_gradient_through_blocked_states_is_found(make, monkeypatch):
     run_check("blocked", make())
-    scan = engine.scan
-    monkeypatch.setattr(rnn, "engine", proxy(scan=lambda *args, **flags: scan(*args, **{**flags, "blocked": False})))
+    scan = rnn.engine.scan
+    monkeypatch.setattr(
+        rnn, "engine", proxy(scan=lambda *args, **flags: scan(*args, **{**flags, "detach_states": False}))
+    )
     monkeypatch.setattr(ops, "stop_gradient", lambda x: x)
     check_found("blocked", make(), "has a gradient, up to")
 
@@ -172,13 +173,13 @@ def test_a_gradient_through_blocked_states_is_found(make, monkeypatch):
 @pytest.mark.parametrize("wrong", ["checkpoint=True", "truncate=2"])
 def test_a_wrong_gradient_of_chunks_is_found(wrong, monkeypatch):
     run_check("checkpoint, truncate", keras_seq.GRUCell(4))
-    backward = chunks.Chunks.backward
+    backward = checkpointed._backward
 
-    def faulty(self, *args):
-        scale = 1.001 if self.cut == (wrong == "truncate=2") else 1.0
-        return [scale * g for g in backward(self, *args)]
+    def faulty(recurrence, size, cut, *given):
+        scale = 1.001 if cut == (wrong == "truncate=2") else 1.0
+        return [scale * g for g in backward(recurrence, size, cut, *given)]
 
-    monkeypatch.setattr(chunks.Chunks, "backward", faulty)
+    monkeypatch.setattr(checkpointed, "_backward", faulty)
     check_found("checkpoint, truncate", keras_seq.GRUCell(4), f"{wrong}: the gradient of the inputs: differs by")
 
 

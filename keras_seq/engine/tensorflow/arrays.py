@@ -9,7 +9,7 @@ def loop(time, body, carried):
 
 
 def stack(example, time):
-    """An array of `time` tensors like the example, to be written one by one."""
+    """An array of `time` tensors of the type and static shape of the example, to be written one by one."""
     return tf.TensorArray(example.dtype, size=time, element_shape=example.shape)
 
 
@@ -33,6 +33,16 @@ def like(tensors, examples):
     return tuple(tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True))
 
 
+def select(mask, new, old):
+    """The new tensors in the rows of the mask (b,), the old in the others."""
+    return [tf.where(column(mask, n), n, o) for n, o in zip(new, old, strict=True)]
+
+
+def number_of_steps(inputs):
+    """t of inputs (b, t, ...), as a tensor."""
+    return tf.shape(tf.nest.flatten(inputs)[0])[1]
+
+
 def zeros_unless(gradient, x):
     """A gradient of `x`, zeros where there is none."""
     return tf.zeros_like(x) if gradient is None else gradient
@@ -41,7 +51,7 @@ def zeros_unless(gradient, x):
 def at_least_one_step(x):
     """`x` (b, t, ...), made sure that t is not 0, where that is not known before the graph runs (XLA says so itself)."""
     if x.shape[1] is not None:
-        return x  # the layer has looked
+        return x  # not 0: the layer has checked it
     check = tf.debugging.assert_positive(tf.shape(x)[1], message="sequences: expected at least one time step, got none")
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(x)

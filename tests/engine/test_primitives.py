@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.engine.marks import dropping, handling
+from keras_seq.engine import intercept_dot, recurrent_dropout_mask
 
 RNG = np.random.default_rng(0)
 X, KERNEL = (tf.constant(RNG.normal(size=shape)) for shape in [(2, 3), (3, 4)])
@@ -18,8 +18,8 @@ def test_alone_it_is_the_product():
 
 
 def test_handlers_nest_and_end():
-    with handling(lambda x, kernel: "outer"):
-        with handling(lambda x, kernel: "inner"):
+    with intercept_dot(lambda x, kernel: "outer"):
+        with intercept_dot(lambda x, kernel: "inner"):
             assert keras_seq.dot(X, KERNEL) == "inner"
         assert keras_seq.dot(X, KERNEL) == "outer"
     assert keras_seq.dot(X, KERNEL).shape == (2, 4)
@@ -27,11 +27,11 @@ def test_handlers_nest_and_end():
 
 def test_dropping_multiplies_what_the_next_handler_sees():
     mask = tf.constant([[0.0, 2.0, 0.0], [2.0, 0.0, 2.0]], "float64")
-    with dropping(mask):
+    with recurrent_dropout_mask(mask):
         np.testing.assert_allclose(keras_seq.dot(X, KERNEL), (X * mask).numpy() @ KERNEL.numpy(), rtol=1e-12)
-    with handling(lambda x, kernel: x), dropping(mask):
+    with intercept_dot(lambda x, kernel: x), recurrent_dropout_mask(mask):
         np.testing.assert_array_equal(keras_seq.dot(X, KERNEL), X * mask)
-    with dropping(None):
+    with recurrent_dropout_mask(None):
         np.testing.assert_allclose(keras_seq.dot(X, KERNEL), X.numpy() @ KERNEL.numpy(), rtol=1e-12)
 
 

@@ -107,8 +107,8 @@ def expose(**values: Tensor) -> None:
         found.update(values)
 
 
-def exchange(old, new):
-    """Let what is exposed as the tensor `old` be `new`."""
+def replace_exposed(old, new):
+    """Expose the tensor `new` wherever a step exposed `old`: zoneout changes a state after the step has named it."""
     found = getattr(_local, "exposed", None) or {}
     found.update({name: new for name, value in found.items() if value is old})
 
@@ -123,28 +123,28 @@ def _local_value(name, value):
         setattr(_local, name, before)
 
 
-def handling(handler):
+def intercept_dot(handler):
     """While this context is entered, `dot(x, kernel)` is `handler(x, kernel)`."""
     return _local_value("handler", handler)
 
 
-def dropping(mask):
+def recurrent_dropout_mask(mask):
     """While this context is entered, every `dot` multiplies its `x` by `mask` (b, n) first; None for no dropout."""
     return _local_value("dropped", mask)
 
 
-def multiplying_in(dtype):
+def dot_dtype(dtype):
     """While this context is entered, every `dot` is taken in this type; None for that of its kernel."""
     return _local_value("dtype", dtype)
 
 
-def collecting(wanted=True):
+def capture_intermediates(wanted=True):
     """While this context is entered, its value is a dict of what `expose` names; None if not `wanted`."""
     return _local_value("exposed", {} if wanted else None)
 
 
 @contextlib.contextmanager
-def gathering(name):
+def capture_every(name):
     """While this context is entered, its value is a list of all that is exposed under this name, by several steps too."""
     with _local_value("gathered", (name, [])) as (_, found):
         yield found

@@ -1,0 +1,97 @@
+"""All steps as one, over t * b rows, where the states before each of them are known: there is no loop over time.
+
+They are known where a cell can compute them by itself (sums, true outputs fed back), and, in the backward pass of a
+memory that lets no gradient through its states, from the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_seq.engine.tensorflow.arrays import column, like, swap, take
+from keras_seq.engine.tensorflow.gradients import Forward
+from keras_seq.engine.tensorflow.recurrence import Recurrence
+
+
+def run(recurrence: Recurrence, states_before: Callable[..., Sequence[tf.Tensor]]) -> Forward:
+    """The outputs and final states, differentiable.
+
+    `states_before(weights, projected, initial states)` says the states before each step, in order of processing.
+    """
+    return _run(recurrence, lambda projected: states_before(recurrence.weights, projected, recurrence.states))
+
+
+def backward(
+    recurrence: Recurrence, states_before: Sequence[tf.Tensor], cotangents: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Gradients of `recurrence.args`, none of them through the states before each step."""
+    args = recurrence.args
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(args)
+        found = _run(recurrence, None, states_before)
+        results = [*found.outputs, *found.states]
+    return tape.gradient(results, args, output_gradients=list(cotangents), unconnected_gradients="zero")
+
+
+def _run(recurrence, say_states_before, before: Any = None):
+    """As `run`, where `say_states_before(projected)` leaves masked steps out, or with the states `before` each step."""
+    inputs, mask = recurrence.time_major()
+    if recurrence.go_backwards:
+        inputs = tf.nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
+        mask = None if mask is None else tf.reverse(mask, [0])
+    real = None if mask is None else RealSteps(mask)
+    projected = recurrence.project(recurrence.weights, inputs)
+    if before is None:
+        before = say_states_before(projected if real is None else tf.nest.map_structure(real.first, projected))
+        before = before if real is None else [real.back(s) for s in before]
+    time = tf.shape(before[0])[0]
+
+    def rows(x):
+        return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
+
+    def steps(x):
+        return tf.reshape(x, tf.concat([[time, -1], tf.shape(x)[1:]], 0))
+
+    everywhere = [tf.tile(c, tf.concat([[time], tf.ones_like(tf.shape(c)[1:])], 0)) for c in recurrence.constants]
+    output, after = recurrence.take_step(tf.nest.map_structure(rows, projected), list(map(rows, before)), everywhere)
+    outputs, after = [steps(o) for o in tf.nest.flatten(output)], [steps(s) for s in after]
+    if real is None:
+        final = [s[-1] for s in after]
+    else:
+        each = zip(after, recurrence.states, strict=True)
+        final = [tf.where(column(real.any, s), real.at_last(a), s) for a, s in each]
+        outputs = [real.shown(o, recurrence.zero_output_for_mask) for o in outputs]
+    outputs = [swap(o) if recurrence.return_sequences else o[-1] for o in outputs]
+    structure = tf.nest.map_structure(lambda _: None, output)
+    return Forward(outputs, structure, list(like(final, recurrence.states)), None)
+
+
+class RealSteps:
+    """Where the steps are that a mask (t, b) leaves."""
+
+    def __init__(self, mask):
+        self.mask = mask
+        self.order = tf.argsort(tf.cast(mask, "int32"), axis=0, direction="DESCENDING", stable=True)
+        self.count = tf.cumsum(tf.cast(mask, "int32"), axis=0)
+        self.any = self.count[-1] > 0
+        self.last = take(self.order, tf.maximum(self.count - 1, 0))  # the last real step up to each, if there is one
+
+    def first(self, x):
+        """`x` with its real steps before all others, their order kept."""
+        return take(x, self.order)
+
+    def back(self, x):
+        """What the `first` form holds for the next real step, at every step."""
+        return take(x, self.count - tf.cast(self.mask, "int32"))
+
+    def at_last(self, x):
+        return take(x, self.last[-1:])[0]
+
+    def shown(self, x, zero):
+        """`x` at real steps; at others what it was at the last one, or zeros."""
+        if zero:
+            return tf.where(column(self.mask, x), x, tf.zeros_like(x))
+        return tf.where(column(self.count > 0, x), take(x, self.last), tf.zeros_like(x))
