@@ -91,7 +91,9 @@ def test_values_and_gradients(masked, backwards, mode):
     close(run(*given()), by_hand(mask, backwards)(*given()))
 
 
-@pytest.mark.parametrize("further", [{"save_residuals": False}, {"checkpoint": True}, {"independent_rows": True}], ids=str)
+@pytest.mark.parametrize(
+    "further", [{"save_residuals": False}, {"checkpoint": True}, {"independent_rows": True}], ids=str
+)
 def test_other_ways_to_run_it(further):
     """With the forward pass run again, in chunks, and with the rows apart (the kernel is no constant of rows there)."""
     if "independent_rows" in further:

@@ -13,9 +13,9 @@ def stack(example, time):
     return tf.TensorArray(example.dtype, size=time, element_shape=example.shape)
 
 
-def unstack(x):
-    """An array of the slices of `x` along its first axis, to be read one by one."""
-    return tf.TensorArray(x.dtype, size=tf.shape(x)[0], element_shape=x.shape[1:], clear_after_read=False).unstack(x)
+def unstack(x, time):
+    """An array of the `time` slices of `x` along its first axis, to be read one by one."""
+    return tf.TensorArray(x.dtype, size=time, element_shape=x.shape[1:], clear_after_read=False).unstack(x)
 
 
 def swap(x):
@@ -30,7 +30,9 @@ def column(mask, like):
 
 def like(tensors, examples):
     """The tensors with the static shapes of the examples: a loop must not lose what it knew of its shapes."""
-    return tuple(tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True))
+    return tuple(
+        t if t.shape == e.shape else tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True)
+    )
 
 
 def select(mask, new, old):
@@ -38,9 +40,9 @@ def select(mask, new, old):
     return [tf.where(column(mask, n), n, o) for n, o in zip(new, old, strict=True)]
 
 
-def number_of_steps(inputs):
-    """t of inputs (b, t, ...), as a tensor."""
-    return tf.shape(tf.nest.flatten(inputs)[0])[1]
+def size(x, axis):
+    """The size of `x` along an axis, a tensor where it is not known yet."""
+    return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
 
 
 def zeros_unless(gradient, x):

@@ -65,11 +65,11 @@ def _forward(recurrence, size, cut):
 def _backward(recurrence, size, cut, starts, cotangents):
     """Gradients of `recurrence.args` from the cotangents of outputs and final states and the states before each chunk."""
     chunks, args = _Chunks(recurrence, size), recurrence.args
-    n, starts = len(cotangents) - len(starts), [unstack(s) for s in starts]
+    n, starts = len(cotangents) - len(starts), [unstack(s, chunks.count) for s in starts]
     doutputs, dstates = tuple(cotangents[:n]), tuple(cotangents[n:])
     each = None
     if recurrence.return_sequences:
-        each, doutputs = [unstack(chunks.joined_vjp(d)) for d in doutputs], ()
+        each, doutputs = [unstack(chunks.joined_vjp(d), chunks.count) for d in doutputs], ()
     inputs = [x for x in chunks.inputs if differentiable(x)]
     first, last = len(inputs), len(inputs) + len(starts)
 
@@ -106,7 +106,7 @@ class _Chunks:
         self.recurrence = recurrence
         inputs = tf.nest.flatten(recurrence.inputs)
         static = inputs[0].shape[1]
-        self.time = tf.shape(inputs[0])[1] if static is None else static
+        self.time = recurrence.time
         self.size = size
         if size is None:
             root = tf.sqrt(tf.cast(self.time, "float64"))
@@ -151,7 +151,9 @@ class _Chunks:
             None if self.mask is None else tf.gather(self.mask, index, axis=1),
         )
         # a masked step at the start of a chunk repeats what another chunk knows: see `joined`
-        return dataclasses.replace(chunk, go_backwards=False, zero_output_for_mask=recurrence.return_sequences)
+        return dataclasses.replace(
+            chunk, time=self.size, go_backwards=False, zero_output_for_mask=recurrence.return_sequences
+        )
 
     def joined(self, stacked):
         """The outputs (b, t, ...) from those of all chunks."""

@@ -6,6 +6,7 @@ do not wait for each other within a step.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from keras_seq.engine.tensorflow.arrays import loop
+from keras_seq.engine.tensorflow.arrays import loop, size
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
 
@@ -35,14 +36,12 @@ def split(tensors: Sequence[tf.Tensor], count: int) -> list[list[tf.Tensor]]:
     """For each lane, its rows of every tensor (b, ...)."""
     if count == 1:
         return [list(tensors)]
-    found = []
-    for lane in range(count):
-        rows = []
-        for x in tensors:
-            size = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
-            rows.append(x[lane * size // count : (lane + 1) * size // count])
-        found.append(rows)
-    return found
+    if not tensors:
+        return [[] for _ in range(count)]
+    batch = size(tensors[0], 0)
+    ends = [lane * batch // count for lane in range(count + 1)]
+    rows = [end - start for start, end in itertools.pairwise(ends)]
+    return [list(lane) for lane in zip(*(tf.split(x, rows, num=count) for x in tensors), strict=True)]
 
 
 def join(found: Sequence[Sequence[tf.Tensor]]) -> list[tf.Tensor]:

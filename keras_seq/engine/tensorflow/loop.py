@@ -20,10 +20,10 @@ from keras_seq.engine.tensorflow.arrays import (
     adjoint,
     differentiable,
     like,
-    number_of_steps,
     outer,
     product,
     select,
+    size,
     stack,
     swap,
     unstack,
@@ -60,7 +60,7 @@ def forward(recurrence: Recurrence, save_residuals: bool) -> Forward:
     projected = [lane.project_all() for lane in lanes]
     one = probe(lanes[0], tf.nest.map_structure(lambda x: x[0], projected[0]))
     passes = [_ForwardPass(lane, p, one, save_residuals) for lane, p in zip(lanes, projected, strict=True)]
-    found = run_interleaved(passes, number_of_steps(lanes[0].inputs))
+    found = run_interleaved(passes, recurrence.time)
     outputs, states = join([f.outputs for f in found]), join([f.states for f in found])
     saved = _Saved(lanes, one, [f.residuals for f in found]) if save_residuals else None
     return Forward(outputs, one.structure, states, saved)
@@ -75,7 +75,7 @@ def backward(recurrence: Recurrence, saved: _Saved, cotangents: Sequence[tf.Tens
         return _join_gradients(recurrence, [parallel.backward(lane, stacks[:n], c) for lane, stacks, c in each])
     transposed = [adjoint(d.kernel) for d in saved.probe.dots]
     passes = [_BackwardPass(lane, saved.probe, transposed, stacks, c) for lane, stacks, c in each]
-    found = run_interleaved(passes, number_of_steps(lanes[0].inputs))
+    found = run_interleaved(passes, recurrence.time)
     gradients = [_outer_vjp(lane, saved.probe, f) for lane, f in zip(lanes, found, strict=True)]
     return _join_gradients(recurrence, gradients)
 
@@ -122,9 +122,8 @@ class _ForwardPass:
     def __init__(self, lane, projected, step, save_residuals):
         self.lane, self.step, self.save = lane, step, save_residuals
         self.save_dots = save_residuals and not lane.detach_states
-        self.time = number_of_steps(lane.inputs)
-        self.projected = tuple(unstack(x) for x in tf.nest.flatten(projected))
-        self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask))
+        self.projected = tuple(unstack(x, lane.time) for x in tf.nest.flatten(projected))
+        self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask), lane.time)
         # where only the sum of a product and its part of the projection is kept, it takes the place of that part
         self.fused = {j: dot.part for j, dot in enumerate(step.dots) if dot.part is not None}
         sums = self.projected if self.save_dots and self.fused else ()
@@ -132,7 +131,7 @@ class _ForwardPass:
         examples = self._saved(
             _specs(step.outputs, lane, step), lane.states, _specs([dot.result for dot in step.dots], lane, step)
         )
-        stacks = tuple(stack(x, self.time) for x in examples)
+        stacks = tuple(stack(x, lane.time) for x in examples)
         self.carried = outputs, lane.states, self._read(self.projected, 0), sums, stacks
 
     def _saved(self, outputs, states_before, dots):
@@ -146,12 +145,12 @@ class _ForwardPass:
 
     def _read(self, stacks, index):
         """The projection of the step at `index`, flat."""
-        place = self.lane.place(index, self.time)
+        place = self.lane.place(index)
         return tuple(s.read(place) for s in stacks)
 
     def body(self, index, carried):
         outputs, states, here, sums, stacks = carried
-        place = self.lane.place(index, self.time)
+        place = self.lane.place(index)
         dots = []
 
         def multiply(x, _):
@@ -172,7 +171,7 @@ class _ForwardPass:
         saved = self._saved(new_outputs, states, dots)
         stacks = tuple(s.write(index, v) for s, v in zip(stacks, saved, strict=True))
         # read after the write, for the next step: else XLA may copy a whole stack to read from while it writes
-        here = like(self._read(sums or self.projected, tf.minimum(index + 1, self.time - 1)), here)
+        here = like(self._read(sums or self.projected, tf.minimum(index + 1, self.lane.time - 1)), here)
         return like(new_outputs, outputs), like(new_states, states), here, sums, stacks
 
     def finish(self, carried):
@@ -210,15 +209,14 @@ class _BackwardPass:
 
     def __init__(self, lane, step, transposed, stacks, cotangents):
         self.lane, self.step, self.transposed, self.kept = lane, step, transposed, stacks
-        self.time = number_of_steps(lane.inputs)
-        self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask))
-        n, read = len(step.outputs), [unstack(k) for k in stacks]
+        self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask), lane.time)
+        n, read = len(step.outputs), [unstack(k, lane.time) for k in stacks]
         self.states_before, own = read[: len(lane.states)], tuple(read[len(lane.states) :])
         self.fused = {j: dot.part for j, dot in enumerate(step.dots) if dot.part is not None}
         self.separate = [j for j, dot in enumerate(step.dots) if dot.part is None]
         self.floating = [differentiable(p) for p in tf.nest.flatten(step.projected)]
         doutputs, dstates = tuple(cotangents[:n]), tuple(cotangents[n:])
-        self.each = [unstack(swap(d)) for d in doutputs] if lane.return_sequences else []
+        self.each = [unstack(swap(d), lane.time) for d in doutputs] if lane.return_sequences else []
         self.last = () if lane.return_sequences or lane.mask is not None else doutputs
         if lane.mask is None:  # only a mask lets an output go on to the next step
             doutputs = ()
@@ -227,12 +225,12 @@ class _BackwardPass:
         fixed = [x for x in [*lane.constants, *lane.weights] if differentiable(x)]
         sums = tuple(tf.zeros_like(x) for x, reads in zip(fixed, step.reads, strict=True) if reads)
         others = [dot.argument for dot in step.dots if not isinstance(dot.argument, int)]
-        stacks = tuple(stack(x, self.time) for x in _specs(others, lane, step))
-        self.carried = doutputs, dstates, sums, self._read(own, self.time - 1), own, stacks
+        stacks = tuple(stack(x, lane.time) for x in _specs(others, lane, step))
+        self.carried = doutputs, dstates, sums, self._read(own, lane.time - 1), own, stacks
 
     def _places(self, index):
         """Where what was kept of a step stands: projections in order of time, all else in order of processing."""
-        return [index] * len(self.separate) + [self.lane.place(index, self.time)] * len(self.floating)
+        return [index] * len(self.separate) + [self.lane.place(index)] * len(self.floating)
 
     def _read(self, own, index):
         return tuple(s.read(place) for s, place in zip(own, self._places(index), strict=True))
@@ -248,13 +246,13 @@ class _BackwardPass:
 
     def body(self, count, carried):
         doutputs, dstates, sums, here, own, stacks = carried
-        lane, index = self.lane, self.time - 1 - count
+        lane, index = self.lane, self.lane.time - 1 - count
         now = [e.read(index) for e in self.each]
-        now = now or [tf.where(index == self.time - 1, d, tf.zeros_like(d)) for d in self.last]
+        now = now or [tf.where(index == lane.time - 1, d, tf.zeros_like(d)) for d in self.last]
         dnew = [d + e for d, e in zip(doutputs, now, strict=True)] if self.each and doutputs else now or doutputs
         dnew, passed, n = [*dnew, *dstates], None, len(dnew)
         if self.mask is not None:
-            mask, zeros = self.mask.read(lane.place(index, self.time)), [tf.zeros_like(d) for d in dnew]
+            mask, zeros = self.mask.read(lane.place(index)), [tf.zeros_like(d) for d in dnew]
             passed, dnew = select(mask, zeros, dnew), select(mask, dnew, zeros)
             if lane.zero_output_for_mask:
                 passed[:n] = zeros[:n]
@@ -309,5 +307,5 @@ def _specs(examples, lane, step):
 def _zeros(example, lane):
     """Zeros like an output of a step, for the rows of this lane."""
     rows = lane.rows[0]
-    zeros = tf.zeros(tf.concat([tf.shape(rows)[:1], tf.shape(example)[1:]], 0), example.dtype)
-    return tf.ensure_shape(zeros, rows.shape[:1] + example.shape[1:])
+    sizes = [size(rows, 0), *(size(example, axis) for axis in range(1, len(example.shape)))]
+    return tf.ensure_shape(tf.zeros(sizes, example.dtype), rows.shape[:1] + example.shape[1:])

@@ -19,6 +19,7 @@ class Recurrence:
     project: Callable[..., Any]
     step: Callable[..., Any]
     inputs: Any
+    time: tf.Tensor | int
     states: tuple[tf.Tensor, ...]
     constants: tuple[tf.Tensor, ...]
     weights: tuple[tf.Tensor, ...]
@@ -72,6 +73,6 @@ class Recurrence:
         """The projection of all inputs, (t, b, ...), in order of time."""
         return self.project(self.weights, self.time_major()[0])
 
-    def place(self, index: Any, time: Any) -> Any:
+    def place(self, index: Any) -> Any:
         """The place in order of time of the step at `index` in order of processing."""
-        return time - 1 - index if self.go_backwards else index
+        return self.time - 1 - index if self.go_backwards else index

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_seq.engine.tensorflow import checkpointed, loop, parallel
-from keras_seq.engine.tensorflow.arrays import at_least_one_step, differentiable, leading
+from keras_seq.engine.tensorflow.arrays import at_least_one_step, differentiable, leading, size
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
 
@@ -84,6 +84,7 @@ def scan(
         project,
         step,
         inputs,
+        size(first, 1),
         tuple(states),
         tuple(tf.convert_to_tensor(c) for c in constants),
         tuple(weights),
