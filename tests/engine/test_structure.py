@@ -117,16 +117,20 @@ def test_two_lanes_in_one_loop(name, arguments, columns, dots, monkeypatch):
     assert sorted(backward) == sorted(Product((rows, m * U), (m * U, U), m * U) for rows in (6, 7) for m in dots)
 
 
-def test_how_many_lanes(monkeypatch):
-    """Two on a CPU of two cores or more, where there are two rows and a product of one step is small."""
-    small, large = ([tf.zeros((8, n)), tf.zeros(n)] for n in (16, 10**6))
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
+def test_how_many_lanes(compiled, monkeypatch):
+    """Two on a CPU of two cores or more, where there are two rows and a product of one step is of middling size."""
+    tiny, small, middling, large = ([tf.zeros((8, n)), tf.zeros(n)] for n in (8, 1600, 16000, 10**6))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(lanes, "compiled_by_xla", lambda: compiled)
     with tf.Graph().as_default():
-        assert [lanes.lane_count(b, small) for b in (None, 1, 2, 64)] == [2, 1, 2, 2]
+        assert [lanes.lane_count(b, tiny) for b in (None, 1, 2, 64)] == [1, 1, 1, 1]
+        assert [lanes.lane_count(b, small) for b in (None, 1, 2, 64)] == ([2, 1, 1, 2] if compiled else [1, 1, 1, 1])
+        assert [lanes.lane_count(b, middling) for b in (None, 1, 2, 64)] == ([2, 1, 2, 2] if compiled else [2, 1, 1, 2])
         assert [lanes.lane_count(b, large) for b in (None, 1, 2, 64)] == [1, 1, 2, 1]
         monkeypatch.setattr(os, "cpu_count", lambda: 1)
-        assert lanes.lane_count(64, small) == 1
-    assert lanes.lane_count(64, small) == 1  # eagerly, nothing runs side by side
+        assert lanes.lane_count(64, middling) == 1
+    assert lanes.lane_count(64, middling) == 1  # eagerly, nothing runs side by side
 
 
 @pytest.mark.parametrize("count", [1, 2])

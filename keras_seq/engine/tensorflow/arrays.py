@@ -72,6 +72,15 @@ def leading(x, sizes, static, name):
     return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
 
 
+def distinct(tensors):
+    """The same values by operations that a tape sees, so that the gradients of the tensors are no two of them one tensor.
+
+    Two terms of one sum have the same gradient. TensorFlow's tape gives both one tensor and counts a reference too many: it,
+    and the graph that it is in, would stay for ever.
+    """
+    return [tf.reshape(x, x.shape if x.shape.is_fully_defined() else tf.shape(x)) for x in tensors]
+
+
 def differentiable(x):
     """Whether a tensor or variable may have a gradient: its numbers are real or complex."""
     dtype = tf.as_dtype(x.dtype)

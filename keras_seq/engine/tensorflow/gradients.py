@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# What tf.custom_gradient registers in a graph stays here for ever, and the graph with it. TensorFlow has no public way out.
-from tensorflow.python.framework.ops import gradient_registry
-
+from keras_seq.engine.tensorflow._tensorflow import forget_gradient, take_gradient
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
 
@@ -98,7 +96,6 @@ def _forget_with_graph(op):
     name, graph = op.get_attr("_gradient_op_type").decode(), op.graph
     if not hasattr(graph, "_keras_seq_gradients"):
         graph._keras_seq_gradients = {}
-    where, graph._keras_seq_gradients[name] = weakref.ref(graph), gradient_registry.lookup(name)
-    gradient_registry._registry.pop(name)
-    gradient_registry.register(lambda *given: where()._keras_seq_gradients[name](*given), name)
-    weakref.finalize(graph, gradient_registry._registry.pop, name, None)
+    where, graph._keras_seq_gradients[name] = weakref.ref(graph), take_gradient(name)
+    tf.RegisterGradient(name)(lambda *given: where()._keras_seq_gradients[name](*given))
+    weakref.finalize(graph, forget_gradient, name)

@@ -14,20 +14,25 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from keras_seq.engine.tensorflow._tensorflow import compiled_by_xla
 from keras_seq.engine.tensorflow.arrays import loop, size
 from keras_seq.engine.tensorflow.recurrence import Recurrence
+
+COMPILED, INTERPRETED, LARGE = 3e5, 3e6, 5e7
+"""Operations of one product: where two lanes begin to pay, in a program of XLA and in a graph, and where they cease to."""
 
 
 def lane_count(batch: int | None, weights: Sequence[Any]) -> int:
     """Into how many lanes to split a batch of this size, None where it is not known yet.
 
-    Two where a product of one step is small. From 50 million operations on it is large enough to keep two cores busy by
-    itself (docs/performance.md has the figures).
+    Two where the largest product of one step is neither so small that one core is done with it before another has begun,
+    nor so large that it keeps two cores busy by itself (docs/performance.md has the figures).
     """
     if tf.executing_eagerly() or (os.cpu_count() or 1) < 2 or tf.config.list_physical_devices("GPU"):
         return 1
     largest = max((math.prod(w.shape) for w in weights if len(w.shape) == 2), default=0)
-    if 2 * (32 if batch is None else batch) * largest > 5e7:
+    operations = 2 * (32 if batch is None else batch) * largest
+    if not (COMPILED if compiled_by_xla() else INTERPRETED) <= operations <= LARGE:
         return 1
     return 2 if batch is None else max(1, min(2, batch))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_seq.engine.primitives import intercept_dot
-from keras_seq.engine.tensorflow.arrays import differentiable, product
+from keras_seq.engine.tensorflow.arrays import differentiable, distinct, product
 from keras_seq.engine.tensorflow.fused_dots import fused_dots
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 from keras_seq.engine.tensorflow.step import argument_of, place_among
@@ -70,7 +70,7 @@ def probe(recurrence: Recurrence, projected: Any) -> Probe:
     ):
         of_moving.watch(moving)
         besides_dots.watch(fixed)
-        output, new_states = recurrence.take_step(projected, states)
+        output, new_states = recurrence.take_step(projected, states, distinct(recurrence.constants))
     if any(g is not None for k in kernels for g in of_moving.gradient(k, moving)):
         raise ValueError(
             "kernel of dot: expected a matrix made of weights and constants alone, got one that depends on a state "

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_seq.engine.primitives import intercept_dot
-from keras_seq.engine.tensorflow.arrays import differentiable, product, zeros_unless
+from keras_seq.engine.tensorflow.arrays import differentiable, distinct, product, zeros_unless
 
 
 class Residuals(NamedTuple):
@@ -69,32 +69,33 @@ def step_vjp(
 
     def replay(x, _):
         arguments.append(x)
-        return residuals.dots[len(arguments) - 1]
+        return dots[len(arguments) - 1]
 
     parts = [p for p in tf.nest.flatten(residuals.projected) if differentiable(p)]
     groups = [list(residuals.states), parts, [c for c in constants if differentiable(c)], list(weights)]
     sources = [x for group in groups for x in group]
-    dots = list(residuals.dots)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, intercept_dot(replay):
-        tape.watch([*sources, *dots])
-        output, new_states = run_step(step, weights, residuals.projected, residuals.states, constants)
+        tape.watch([*sources, *residuals.dots])
+        states, dots, constants = distinct(residuals.states), distinct(residuals.dots), distinct(constants)
+        projected = tf.nest.pack_sequence_as(residuals.projected, distinct(tf.nest.flatten(residuals.projected)))
+        output, new_states = run_step(step, weights, projected, states, constants)
         results = [*tf.nest.flatten(output), *new_states]
-    found = tape.gradient(results, [*sources, *dots], output_gradients=list(cotangents))
-    numbered = [argument_of(x, residuals.states) for x in arguments]
+    found = tape.gradient(results, [*sources, *residuals.dots], output_gradients=list(cotangents))
+    numbered = [argument_of(x, states) for x in arguments]
     for j in reversed(range(len(dots))):
         found[len(sources) + j] = delta = zeros_unless(found[len(sources) + j], dots[j])
         back = product(delta, transposed[j])
         if isinstance(numbered[j], int):
             more = {numbered[j]: back}
         else:
-            targets = [*sources, *dots[:j]]
+            targets = [*sources, *residuals.dots[:j]]
             more = dict(enumerate(tape.gradient(arguments[j], targets, output_gradients=back)))
         for i, gradient in more.items():
             found[i] = gradient if found[i] is None else found[i] if gradient is None else found[i] + gradient
     taken = iter(found)
     dstates, dparts, dconstants, dweights = ([next(taken) for _ in group] for group in groups)
     return StepCotangents(
-        [zeros_unless(g, s) for g, s in zip(dstates, residuals.states, strict=True)],
+        [zeros_unless(g, s) for g, s in zip(dstates, states, strict=True)],
         [zeros_unless(g, p) for g, p in zip(dparts, parts, strict=True)],
         dconstants,
         dweights,
