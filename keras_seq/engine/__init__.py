@@ -1,11 +1,11 @@
 """How one step becomes a sequence. Knows no cell.
 
 `primitives` are what a step marks for those who run it, `functional` makes pure functions of steps, `linear` runs linear
-recurrences in parallel, on every backend of Keras; `tensorflow` has the loop over time.
+recurrences in parallel, `random` draws masks: on every backend of Keras. `tensorflow` has the loop over time, and the
+derivatives of a step; `backend` is the engine of the backend in use.
 """
 
-import keras
-
+from keras_seq.engine.backend import scan
 from keras_seq.engine.functional import functional
 from keras_seq.engine.linear import linear_recurrence
 from keras_seq.engine.primitives import (
@@ -35,15 +35,3 @@ __all__ = [
     "replace_exposed",
     "scan",
 ]
-
-
-def _scan_of_the_backend():
-    if keras.config.backend() == "tensorflow":
-        from keras_seq.engine.tensorflow import scan
-
-        return scan
-    return None
-
-
-scan = _scan_of_the_backend()
-"""The loop over time of the Keras backend in use, or None where Keras's own has to serve."""

@@ -1,5 +1,8 @@
 """What the engine uses of TensorFlow that is not public, each with its reason; tests/engine/test_private.py holds it so."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
@@ -10,7 +13,7 @@ def compiled_by_xla() -> bool:
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
-def take_gradient(name: str):
+def take_gradient(name: str) -> Callable[..., Any]:
     """The gradient function registered under this name; the registry forgets it.
 
     What `tf.custom_gradient` registers in a graph stays for ever, and the graph with it: there is no public way out.

@@ -7,7 +7,6 @@ memory that lets no gradient through its states, from the forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +20,14 @@ def run(recurrence: Recurrence, states_before: Callable[..., Sequence[tf.Tensor]
 
     `states_before(weights, projected, initial states)` says the states before each step, in order of processing.
     """
-    return _run(recurrence, lambda projected: states_before(recurrence.weights, projected, recurrence.states))
+
+    def before(projected, real):
+        """Those of all steps from those of the real steps alone."""
+        seen = projected if real is None else tf.nest.map_structure(real.first, projected)
+        found = states_before(recurrence.weights, seen, recurrence.states)
+        return found if real is None else [real.back(s) for s in found]
+
+    return _run(recurrence, before)
 
 
 def backward(
@@ -31,22 +37,20 @@ def backward(
     args = recurrence.args
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(args)
-        found = _run(recurrence, None, states_before)
+        found = _run(recurrence, lambda *_: states_before)
         results = [*found.outputs, *found.states]
     return tape.gradient(results, args, output_gradients=list(cotangents), unconnected_gradients="zero")
 
 
-def _run(recurrence, say_states_before, before: Any = None):
-    """As `run`, where `say_states_before(projected)` leaves masked steps out, or with the states `before` each step."""
+def _run(recurrence, states_before):
+    """As `run`, with the states before each step from `states_before(projected, real steps)`."""
     inputs, mask = recurrence.time_major()
     if recurrence.go_backwards:
         inputs = tf.nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
         mask = None if mask is None else tf.reverse(mask, [0])
     real = None if mask is None else RealSteps(mask)
     projected = recurrence.project(recurrence.weights, inputs)
-    if before is None:
-        before = say_states_before(projected if real is None else tf.nest.map_structure(real.first, projected))
-        before = before if real is None else [real.back(s) for s in before]
+    before = states_before(projected, real)
     time = tf.shape(before[0])[0]
 
     def rows(x):
