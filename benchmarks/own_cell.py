@@ -56,7 +56,7 @@ class Blocked(Own):
 
 
 class Looped(RunningSum):
-    def history(self, forced):
+    def states_before(self, forced):
         return None
 
 

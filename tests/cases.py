@@ -14,7 +14,7 @@ from keras import ops
 
 import keras_seq
 from keras_seq.testing.runs import randomised
-from keras_seq.testing.subject import Subject
+from keras_seq.testing.subject import CellUnderTest
 
 B, T, D, U = 4, 5, 3, 4
 
@@ -25,7 +25,7 @@ B, T, D, U = 4, 5, 3, 4
 class TangledCell(keras_seq.Cell):
     """Three states, a nested projection, one kernel used twice, one of them on a changed state, an element-wise weight."""
 
-    states, state_size, output_size = ("a", "m", "n"), [4, 3, 4], 7
+    state_names, state_size, output_size = ("a", "m", "n"), [4, 3, 4], 7
 
     def build(self, input_shape):
         self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))
@@ -51,7 +51,7 @@ class TangledCell(keras_seq.Cell):
 class ReaderCell(keras_seq.Cell):
     """Reads a memory (b, s, 2), a kernel (4, 4) and a count (b,) that are constants; a `dot` of rank 3; one plain product."""
 
-    states, state_size, output_size, constants = ("h",), [4], 4, ("memory", "kernel", "count")
+    state_names, state_size, output_size, constant_names = ("h",), [4], 4, ("memory", "kernel", "count")
 
     def build(self, input_shape, constants_shape=None):
         self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 4))
@@ -105,7 +105,7 @@ class Case:
 
     def subject(self):
         """The cell of this case under test, as a stranger's is by `keras_seq.testing.check_cell`."""
-        return Subject(self().cell, D, self.constant_specs)
+        return CellUnderTest(self().cell, D, self.constant_specs)
 
     @property
     def gated(self):

@@ -142,12 +142,12 @@ GROUPS = [
     ),
     (
         JORDAN,
-        "history",
+        "states_before",
         OPEN_JORDAN,
         [(op("*", "decay", 1), "self.decay * {1}"), (call("concatenate"), "{0.1.0}")],
     ),
     (keras_seq.ResidualRNNCell, "step", layers("ResidualRNN"), [(op("+", nth=1), "{1}")]),
-    (keras_seq.ResidualRNNCell, "history", having(recurrent=False), [(call("concatenate"), "{0.1.0}")]),
+    (keras_seq.ResidualRNNCell, "states_before", having(recurrent=False), [(call("concatenate"), "{0.1.0}")]),
     (
         keras_seq.FeedbackCell,
         "step",

@@ -12,10 +12,10 @@ import inspect
 import pathlib
 import subprocess
 
-from keras_seq.layers.named import CellLayer
+from keras_seq.layers.cell_layer import CellLayer
 from keras_seq.typing import SequenceArguments
 
-MODULES = ["keras_seq.layers.memories", "keras_seq.layers.narx"]
+MODULES = ["keras_seq.layers.recurrent", "keras_seq.layers.narx"]
 HEAD = "# Written by tests/stubs.py, from constructors that are made at run time.\n"
 FURTHER = """
 from collections.abc import Sequence

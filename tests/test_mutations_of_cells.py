@@ -169,7 +169,7 @@ def test_zoneout_with_the_rate_of_the_other_state(monkeypatch):
 
 
 def _rates(cell):
-    return cell.zoneout if isinstance(cell.zoneout, list) else [cell.zoneout] * len(cell.states)
+    return cell.zoneout if isinstance(cell.zoneout, list) else [cell.zoneout] * len(cell.state_names)
 
 
 def test_what_zoneout_leaves_is_not_in_the_output(monkeypatch):

@@ -33,7 +33,7 @@ from keras_seq.decoding import (
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
-RULES = tokens.Rules
+CONSTRAINTS = tokens.DecodingConstraints
 LOOP = suite("decoding/test_greedy.py::test_equals_a_loop_over_rows", 1, 3)
 LIMITS = suite("decoding/test_sampling.py::test_limits_of_both")
 ROWS = suite("decoding/test_sampling.py::test_each_row_has_its_own_limits")
@@ -102,36 +102,42 @@ CTC_LABELS = suite("decoding/test_ctc.py::test_labels_are_checked_by_how_many_fr
 MUTANTS = [
     # single hypotheses
     (home(greedy), "greedy", call("argmax"), calls("ops.argmin"), [LOOP]),
-    (tokens, "continued", call("where", op("==", "pad")), "ops.where({0}, {2}, {1})", [LOOP]),
-    (tokens, "continued", call("take"), argument(1, "{} - 1"), [LOOP]),
-    (tokens, "continued", call("logical_or", op("==", "end")), "{0}", [LIMITS]),
-    (tokens, "continued", call("logical_or", "at_limit", nth=0), "{0}", [ROWS]),
-    (RULES, "permitted", op("-", "least"), "{0}", [LIMITS]),
-    (RULES, "permitted", op("==", "end"), "{0} == self.pad", [LIMITS]),
-    (RULES, "permitted", call("logical_and", "reshape"), "{0}", [LIMITS]),
-    (RULES, "at_limit", op(">="), "{0} > {1}", [ROWS]),
-    (RULES, "taken", op("<="), "0 <= {1} <= {2}", [wrong("pad: expected a token of the 5 .*, got 5", pad=5)]),
+    (tokens, "decode_loop", call("where", op("==", "pad")), "ops.where({0}, {2}, {1})", [LOOP]),
+    (tokens, "decode_loop", call("take"), argument(1, "{} - 1"), [LOOP]),
+    (tokens, "decode_loop", call("logical_or", op("==", "end")), "{0}", [LIMITS]),
+    (tokens, "decode_loop", call("logical_or", "at_limit", nth=0), "{0}", [ROWS]),
+    (CONSTRAINTS, "mask_logits", op("-", "least"), "{0}", [LIMITS]),
+    (CONSTRAINTS, "mask_logits", op("==", "end"), "{0} == self.pad", [LIMITS]),
+    (CONSTRAINTS, "mask_logits", call("logical_and", "reshape"), "{0}", [LIMITS]),
+    (CONSTRAINTS, "at_limit", op(">="), "{0} > {1}", [ROWS]),
+    (CONSTRAINTS, "call_step", op("<="), "0 <= {1} <= {2}", [wrong("pad: expected a token of the 5 .*, got 5", pad=5)]),
     (
-        RULES,
+        CONSTRAINTS,
         "_counts",
         op("|"),
         "{0}",
         [wrong("min_length: expected integers from 0 to max_length=3, got 4", min_length=4)],
     ),
     (
-        RULES,
+        CONSTRAINTS,
         "__init__",
         op(">"),
         "{0} < {1}",
         [wrong("min_length: expected at most max_lengths", min_length=[1, 3], max_lengths=[1, 2])],
     ),
-    (RULES, "_check_tokens", op(">="), "{0} > {1}", [wrong("prompt: expected tokens 0 .. 4", prompt=[[1, 5], [1, 1]])]),
+    (
+        CONSTRAINTS,
+        "_check_tokens",
+        op(">="),
+        "{0} > {1}",
+        [wrong("prompt: expected tokens 0 .. 4", prompt=[[1, 5], [1, 1]])],
+    ),
     # what is no token, and what is no number
     (tokens, "checked", op("<", nth=1), "False", [wrong_prompt(-1)]),
     (tokens, "checked", op(">=", nth=1), "{0} > 2 * {1}", [wrong_prompt(9)]),
     (tokens, "checked", call("Assert"), "tf.no_op()", [wrong_prompt(9)]),
-    (RULES, "taken", call("undefined"), "{0}", [wrong_prompt(9)]),
-    (tokens, "continued", call("logical_or", "broken"), "{0}", [lost(greedy)]),
+    (CONSTRAINTS, "call_step", call("undefined"), "{0}", [wrong_prompt(9)]),
+    (tokens, "decode_loop", call("logical_or", "broken"), "{0}", [lost(greedy)]),
     (home(beam_search), "beam_search", call("logical_and", "broken"), "ops.zeros_like({1})", [lost(beam_of_three)]),
     (home(beam_search), "beam_search", call("where", "isnan"), "{2}", [WRONG_BEAMS]),
     # random numbers
@@ -225,7 +231,7 @@ EQUIVALENTS = [
     ),
     (
         tokens,
-        "continued",
+        "decode_loop",
         op("<"),
         "{0} <= {1}",
         [LOOP, ROWS],

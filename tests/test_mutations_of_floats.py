@@ -6,7 +6,7 @@ from mutants import call, caught, choice, crashes, home, mutate, named, negated,
 from keras_seq import Bidirectional, Stacked
 from keras_seq.cells import attention, base, floats
 from keras_seq.decoding import ctc_lattice
-from keras_seq.layers import parts, rnn, stepwise, tdnn
+from keras_seq.layers import rnn, streamable, sublayers, tdnn
 from keras_seq.models.training import TokenCrossEntropy
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
@@ -40,9 +40,9 @@ MUTANTS = [
     (base.Cell, "add_weight", choice("initializer"), negated, [DRAWN]),
     (tdnn.TDNN, "_weights", call("long_type"), "self.compute_dtype", [SMALL]),
     (TokenCrossEntropy, "__init__", op("or"), "{0}", [LIKELIHOODS]),
-    (stepwise.Stepwise, "_checked_step", call("cast"), "{0}", [RESIDUAL]),
-    (parts, "state_specs", call("KerasTensor"), "keras.KerasTensor((batch, size), layer.compute_dtype)", [STACK]),
-    (Stacked, "_through", call("cast"), "{0}", [RESIDUAL]),
+    (streamable.Streamable, "_checked_step", call("cast"), "{0}", [RESIDUAL]),
+    (sublayers, "state_specs", call("KerasTensor"), "keras.KerasTensor((batch, size), layer.compute_dtype)", [STACK]),
+    (Stacked, "_apply_layers", call("cast"), "{0}", [RESIDUAL]),
     (home(Bidirectional).Bidirectional, "call", call("cast", "half"), "{0}", [BOTH]),
     (rnn.RNN, "call", call("cast", "output"), "{0}", [RECURRENT]),
 ]

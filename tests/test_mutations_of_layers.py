@@ -26,11 +26,21 @@ from mutants import (
 from structures import STRUCTURES
 
 import keras_seq
-from keras_seq import TCN, TDNN, Bidirectional, MaskedMax, MaskedMean, Stacked, StepForm, Stream, WaveNet
-from keras_seq.cells import arguments
-from keras_seq.engine.tensorflow import scan as scanning
-from keras_seq.layers import named as cell_layer
-from keras_seq.layers import parts, ring, stepwise
+from keras_seq import (
+    TCN,
+    TDNN,
+    Bidirectional,
+    MaskedMax,
+    MaskedMean,
+    Stacked,
+    StepForm,
+    Stream,
+    WaveNet,
+    arguments,
+    masking,
+)
+from keras_seq.engine.tensorflow import strategy
+from keras_seq.layers import cell_layer, ring, streamable, sublayers
 
 pytestmark = [
     pytest.mark.deep,
@@ -103,19 +113,19 @@ SAVED = "layers/test_saving.py::test_every_argument_survives_the_config"
 
 MUTANTS = [
     # stacks
-    (Stacked, "_through", op("and", "dropout"), "{1} and {2}", [DROPPED]),
+    (Stacked, "_apply_layers", op("and", "dropout"), "{1} and {2}", [DROPPED]),
     (
         Stacked,
-        "_through",
+        "_apply_layers",
         call("concatenate", nth=0),
         "ops.concatenate([{0.1}, {0.0}], axis=-1)",
         [values("Stacked-dense")],
     ),
-    (Stacked, "_through", op("and", "residual"), "{0}", [plain("Stacked-residual-zeros")]),
-    (Stacked, "_through", op("+"), "{1}", [values("Stacked-residual")]),
-    (Stacked, "_through", call("last_real", nth=0), "{0}[:, -1]", [values("Stacked-residual-zeros")]),
-    (Stacked, "_through", call("last_real", nth=1), "{0}[:, -1]", [values("Stacked-dense-zeros")]),
-    (Stacked, "_through", call("mask_after"), "{2}", [crashes(values("Stacked-splices"))]),
+    (Stacked, "_apply_layers", op("and", "residual"), "{0}", [plain("Stacked-residual-zeros")]),
+    (Stacked, "_apply_layers", op("+"), "{1}", [values("Stacked-residual")]),
+    (Stacked, "_apply_layers", call("last_real", nth=0), "{0}[:, -1]", [values("Stacked-residual-zeros")]),
+    (Stacked, "_apply_layers", call("last_real", nth=1), "{0}[:, -1]", [values("Stacked-dense-zeros")]),
+    (Stacked, "_apply_layers", call("mask_after"), "{2}", [crashes(values("Stacked-splices"))]),
     (
         Stacked,
         "advanced",
@@ -123,7 +133,7 @@ MUTANTS = [
         "{0}",
         [steps("Stacked-residual-zeros"), steps("Stacked-dense-zeros")],
     ),
-    (Stacked, "_through", call("extend"), argument(0, "{}[::-1]"), [STATES]),
+    (Stacked, "_apply_layers", call("extend"), argument(0, "{}[::-1]"), [STATES]),
     (
         Stacked,
         "initial_state",
@@ -166,24 +176,30 @@ MUTANTS = [
         [crashes(s) for s in list(STATEFUL.values())[1:]],
     ),
     # a layer's call and its states
-    (stepwise, "last_real", op("-", 1), "{0} - 2", [values("LastStep")]),
-    (stepwise, "last_real", op(">"), "{0} >= {1}", [values("LastStep")]),
-    (parts, "from_widths", op("<"), "{0} <= {1}", [inputs("test_a_stack_from_widths_is_the_stack_of_the_layers")]),
-    (parts, "checked_states", op("or"), "{1}", [wrong("initial_state: expected 3 tensors")]),
-    (stepwise, "kept", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
-    (stepwise.Stepwise, "advanced", choice("zeros"), "{1}", [STEP_FLAGS]),
-    (stepwise.Stepwise, "advanced", op("and", "return_sequences"), "{0} and {1}", [last("loop")]),
+    (masking, "last_real", op("-", 1), "{0} - 2", [values("LastStep")]),
+    (masking, "last_real", op(">"), "{0} >= {1}", [values("LastStep")]),
+    (sublayers, "from_widths", op("<"), "{0} <= {1}", [inputs("test_a_stack_from_widths_is_the_stack_of_the_layers")]),
+    (sublayers, "checked_states", op("or"), "{1}", [wrong("initial_state: expected 3 tensors")]),
+    (masking, "where_rows", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
+    (streamable.Streamable, "advanced", choice("zeros"), "{1}", [STEP_FLAGS]),
+    (streamable.Streamable, "advanced", op("and", "return_sequences"), "{0} and {1}", [last("loop")]),
     (keras_seq.RNN, "compute_mask", call("flip"), "{0}", [REVERSED]),
     (keras_seq.RNN, "_run", call("last_real"), "{0}[:, -1]", [INTERNALS]),
     (keras_seq.RNN, "_read_out", op("and", "_every_step"), "{0}", [last("readout")]),
     (keras_seq.RNN, "_loop_of_keras", op("and", "_every_step"), "{0}", [last("unroll")]),
-    (scanning, "scan", op("and", "return_sequences"), "{0}", [last("loop")]),
-    (stepwise.Stepwise, "advanced", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
-    (stepwise, "over_real_steps", op(">", nth=0, within=choice("zero_output")), "{0} >= {1}", [values("TDNN-delays")]),
-    (stepwise, "over_real_steps", call("where", op("+")), "ops.where({0}, {2}, {1})", [values("TDNN-delays")]),
-    (stepwise, "over_real_steps", call("where", call("zeros_like"), nth=0), "{1}", [values("TDNN-splice")]),
+    (strategy, "scan", op("and", "return_sequences"), "{0}", [last("loop")]),
+    (streamable.Streamable, "advanced", call("where"), "{1}", [steps("Stacked-LSTM-GRU")]),
     (
-        stepwise,
+        masking,
+        "over_real_steps",
+        op(">", nth=0, within=choice("zero_output")),
+        "{0} >= {1}",
+        [values("TDNN-delays")],
+    ),
+    (masking, "over_real_steps", call("where", op("+")), "ops.where({0}, {2}, {1})", [values("TDNN-delays")]),
+    (masking, "over_real_steps", call("where", call("zeros_like"), nth=0), "{1}", [values("TDNN-splice")]),
+    (
+        masking,
         "skipped_mask",
         call("less"),
         calls("ops.less_equal"),
@@ -204,14 +220,14 @@ MUTANTS = [
     (ring, "write", op("+", 1), "{0}", [steps("TDNN-past", False)]),
     (ring, "write", call("where", "following"), "{1}", [steps("TDNN-past")]),
     (ring, "write", call("where", call("expand_dims")), "{1}", [steps("TDNN-past")]),
-    (TCN, "_through", call("_dropped", nth=1), "{0}", [CHANNELS]),
-    (TCN, "_through", op("+"), "{0}", [plain("TCN")]),
-    (TCN, "_through", call("activation"), "{0}", [plain("TCN")]),
+    (TCN, "_apply_layers", call("_dropped", nth=1), "{0}", [CHANNELS]),
+    (TCN, "_apply_layers", op("+"), "{0}", [plain("TCN")]),
+    (TCN, "_apply_layers", call("activation"), "{0}", [plain("TCN")]),
     (TCN, "_dropped", display(1), "ops.shape(x)", [CHANNELS]),
     (TCN, "receptive_field", op("-"), "{0}", [FIELDS]),
-    (WaveNet, "_through", call("tanh"), calls("ops.sigmoid"), [plain("WaveNet")]),
-    (WaveNet, "_through", call("relu", call("first")), "{0}", [plain("WaveNet")]),
-    (WaveNet, "_through", op("<"), "{0} < {1} - 1", [plain("WaveNet")]),
+    (WaveNet, "_apply_layers", call("tanh"), calls("ops.sigmoid"), [plain("WaveNet")]),
+    (WaveNet, "_apply_layers", call("relu", call("first")), "{0}", [plain("WaveNet")]),
+    (WaveNet, "_apply_layers", op("<"), "{0} < {1} - 1", [plain("WaveNet")]),
     (home(TCN), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
     (home(TCN), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
     # streams of whole models

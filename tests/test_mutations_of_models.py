@@ -178,7 +178,7 @@ MUTANTS = [
     (LanguageModel, "compiled_texts", op(">"), "{0} >= {1}", [language("test_a_beam_gives_the_best_texts")]),
     (
         ImageCaptioner,
-        "written",
+        "generate_strings",
         call("strings"),
         "strings({0}, {1})",
         [crashes(captioning("test_wrong_encoders_pictures_and_prompts_are_named"))],

@@ -13,7 +13,7 @@ from keras import ops
 
 import keras_seq
 from keras_seq import analysis, datasets, decoding, metrics, testing
-from keras_seq.cells.arguments import arguments
+from keras_seq.arguments import arguments
 from keras_seq.models import (
     ImageCaptioner,
     InverseSigmoidDecay,

@@ -11,8 +11,8 @@ import stubs
 from test_public import PUBLIC
 
 import keras_seq
-from keras_seq.cells.arguments import LAYER_ARGUMENTS
-from keras_seq.layers.named import CellLayer
+from keras_seq.arguments import LAYER_ARGUMENTS
+from keras_seq.layers.cell_layer import CellLayer
 from keras_seq.typing import LayerArguments, SequenceArguments
 
 NAMED = [
@@ -85,7 +85,7 @@ def test_every_layer_made_at_run_time_has_a_stub(name):
 
 
 def test_a_stub_has_every_parameter():
-    tree = ast.parse(stubs.place("keras_seq.layers.memories").read_text())
+    tree = ast.parse(stubs.place("keras_seq.layers.recurrent").read_text())
     lstm = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "LSTM")
     arguments = lstm.body[0].args
     runtime = inspect.signature(keras_seq.LSTM).parameters.values()

@@ -8,13 +8,11 @@ from typing import Any, Unpack
 import keras
 from keras import activations, initializers, ops
 
-# Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
-from keras.src.backend.common.variables import AutocastScope
-
-from keras_seq.cells.arguments import boolean, named, one_of, positive_integer
-from keras_seq.cells.around import CellAround, check_gated, check_projection
+from keras_seq._keras import AutocastScope
+from keras_seq.arguments import boolean, named, one_of, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.floats import lowest
+from keras_seq.cells.wrapper import CellWrapper, check_gated, check_projection
 from keras_seq.engine import dot, dot_dtype, expose
 from keras_seq.typing import Activation, Initializer, LayerArguments, Shape, Tensor
 
@@ -22,7 +20,7 @@ SCORES = ("additive", "dot", "general", "multi_head")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class AttentionCell(CellAround):
+class AttentionCell(CellWrapper):
     """Any cell that also reads a memory m_1 .. m_s, such as the outputs of an encoder or the places of a picture.
 
         c_t = sum_j a_tj m_j,   a_t = softmax_j e(q_t, m_j) over the places that the mask shows
@@ -84,7 +82,7 @@ class AttentionCell(CellAround):
     ```
     """
 
-    constants = ("memory",)  # and maybe its mask
+    constant_names = ("memory",)  # and maybe its mask
 
     def __init__(
         self,
@@ -121,10 +119,12 @@ class AttentionCell(CellAround):
             raise ValueError(f"units: expected None with score={score!r}, got {units}")
         self.has_output = query == "after" or self.output_units is not None
         # what no next step reads is read for all steps at once; of additive scores that would be (b, t, s, a) numbers
-        self.reads_late = query == "after" and not self_fed and score != "additive"
+        self.readout_reads_constants = query == "after" and not self_fed and score != "additive"
         if self_fed and not self.has_output:
             raise ValueError("input_feeding: expected output_units with query='before', got none")
-        if self.has_output and (any(cell.zoneout_rates()) or getattr(cell, "has_readout", False) or cell.takes_targets):
+        if self.has_output and (
+            any(cell.zoneout_rates()) or getattr(cell, "has_readout", False) or cell.supports_teacher_forcing
+        ):
             raise ValueError(
                 "cell: expected one without zoneout or outputs of its own where the output is made of what is read, "
                 f"got {cell!r}"
@@ -132,7 +132,7 @@ class AttentionCell(CellAround):
         if self.has_output:
             self.output_size = self.output_units or cell.output_size
         if self_fed:
-            self.states = (*cell.states, "attended")
+            self.state_names = (*cell.state_names, "attended")
             self.state_size = [*cell.state_size, self.output_size]
 
     @property
@@ -275,7 +275,7 @@ class AttentionCell(CellAround):
             *states, attended = states
             projected = projected + dot(attended, self.feeding_kernel, dropout=False)
         output, new = self.cell.step(projected, tuple(states), **targets)
-        if self.reads_late:
+        if self.readout_reads_constants:
             return output, new
         if self.query == "after":
             context = self.attend(output, constants)
@@ -292,7 +292,7 @@ class AttentionCell(CellAround):
             return self.cell.readout(outputs)
         if self.input_feeding:
             return outputs
-        if self.reads_late:
+        if self.readout_reads_constants:
             with AutocastScope(self.variable_dtype), dot_dtype(self.compute_dtype):
                 long = ops.cast(outputs, self.variable_dtype)
                 long = ops.concatenate([self.attend(long, constants), long], axis=-1)

@@ -10,13 +10,8 @@ from typing import Any, Self, Unpack
 import keras
 from keras import ops, tree
 
-# Mixed precision: the type that Keras casts weights to while a layer runs. Keras does not export it.
-from keras.src.backend.common.variables import AutocastScope
-
-# The public keras.layers.RNN keeps one dropout mask for all steps only for cells of this class, which Keras exports nowhere.
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
-
-from keras_seq.cells.arguments import arguments, boolean, described, integer_or_none, rate, refuse_unknown
+from keras_seq._keras import AutocastScope, DropoutRNNCell
+from keras_seq.arguments import arguments, boolean, described, integer_or_none, rate, refuse_unknown
 from keras_seq.cells.floats import drawn_long
 from keras_seq.engine import dot_dtype, events, recurrent_dropout_mask, replace_exposed
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
@@ -32,13 +27,13 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         step(p_t, states, constants) -> z_t, states  everything else; `keras_seq.dot` marks the products with states
         readout(z_t) -> y_t                          what no next step needs, for all steps at once; by default y_t = z_t
 
-    and has `state_size`, a list of the widths of its states, `states`, their names, `output_size`, and, if it reads
-    constants, `constants`, their names. It is a Keras RNN cell, so that it works in `keras.layers.RNN`. In `keras_seq.RNN`
+    and has `state_size`, a list of the widths of its states, `state_names`, `output_size`, and, if it reads constants,
+    `constant_names`. It is a Keras RNN cell, so that it works in `keras.layers.RNN`. In `keras_seq.RNN`
     it is trained by the engine: exact gradients, one product per kernel and sequence.
 
     `project` and `readout` take any number of leading axes. `step` returns as many states as it got, of the same shapes.
     A row's result must not depend on other rows of the batch, as the engine may run them apart, unless the class says
-    `mixes_rows = True`.
+    `couples_batch = True`.
     `keras_seq.expose` in it names values that a layer may return. A cell with kernels for its gates has less to write as
     a `keras_seq.GatedCell`, one whose output is fed back as a `keras_seq.FeedbackCell`.
 
@@ -69,7 +64,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     class RunningMean(keras_seq.Cell):
         # y_t = m_t = 0.9 m_{t-1} + 0.1 x_t
 
-        states, state_size, output_size = ("m",), [3], 3
+        state_names, state_size, output_size = ("m",), [3], 3
 
         def step(self, projected, states, constants=()):
             m = 0.9 * states[0] + 0.1 * projected
@@ -79,17 +74,17 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     ```
     """
 
-    states: tuple[str, ...] = ("h",)
-    constants: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ("h",)
+    constant_names: tuple[str, ...] = ()
     blocked = False
     """Whether a step lets no gradient through the states it reads; its constants then are (b, ...)."""
-    mixes_rows = False
+    couples_batch = False
     """Whether a row's result depends on other rows of the batch, as with batch normalisation; else they may run apart."""
-    constants_by_row = False
+    batched_constants = False
     """Whether every constant is (b, ...), a row of it for each row of the batch; else they keep rows together."""
-    reads_late = False
+    readout_reads_constants = False
     """Whether `readout` reads the constants too, prepared, as `readout(outputs, constants)`; they then are (b, ...)."""
-    takes_targets = False
+    supports_teacher_forcing = False
     """Whether `step` takes `targets`, true outputs to feed back; see `keras_seq.FeedbackCell`."""
     settings: Mapping[str, Any] = types.MappingProxyType({})
     """Arguments of the constructor that this class settles, from the keywords of the class statement."""
@@ -138,7 +133,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         if self.learn_initial_state:
             self.initial_states = [
                 self.add_weight(name=f"initial_{name}", shape=(size,), initializer="zeros")
-                for name, size in zip(self.states, self.state_size, strict=True)
+                for name, size in zip(self.state_names, self.state_size, strict=True)
             ]
 
     # -- what a cell is ----------------------------------------------------------------------------------------------
@@ -161,7 +156,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         """What is made of the outputs of `step`, (..., w), and not needed by a next step."""
         return outputs
 
-    def history(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         """How the states before every step follow without a loop; None if they do not.
 
         Else a function `(projected, states, targets) -> states before each step`, of (t, b, ...) tensors and the initial
@@ -214,7 +209,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         """`readout`, in the short type under a mixed policy; the very same tensor where there is none."""
         with AutocastScope(self.compute_dtype):
             short = self._short(outputs)
-            read = self.readout(short, *([constants] if self.reads_late else []))
+            read = self.readout(short, *([constants] if self.readout_reads_constants else []))
         return outputs if read is short else read
 
     def call(
@@ -237,9 +232,9 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
     def zoneout_rates(self) -> list[float]:
         """The rate of each state."""
         if not isinstance(self.zoneout, list):
-            return [self.zoneout] * len(self.states)
-        if len(self.zoneout) != len(self.states):
-            raise ValueError(f"zoneout: expected a rate for each of the states {self.states}, got {self.zoneout}")
+            return [self.zoneout] * len(self.state_names)
+        if len(self.zoneout) != len(self.state_names):
+            raise ValueError(f"zoneout: expected a rate for each of the states {self.state_names}, got {self.zoneout}")
         return self.zoneout
 
     def zoneout_masks(self, leading: Sequence[Any]) -> tuple[Tensor, ...] | None:
@@ -252,9 +247,10 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
 
     def check_constants(self, constants: Sequence[Tensor]) -> None:
         """A ValueError unless there are as many constants as the cell reads."""
-        if len(constants) != len(self.constants):
+        if len(constants) != len(self.constant_names):
             raise ValueError(
-                f"constants: expected {len(self.constants)} for {type(self).__name__} {self.constants}, got {len(constants)}"
+                f"constants: expected {len(self.constant_names)} for {type(self).__name__} {self.constant_names}, "
+                f"got {len(constants)}"
             )
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:

@@ -8,14 +8,14 @@ from typing import Any, Unpack
 import keras
 from keras import initializers, ops
 
-from keras_seq.cells.arguments import named
-from keras_seq.cells.around import CellAround, check_gated, check_projection
+from keras_seq.arguments import named
 from keras_seq.cells.gated import GatedCell
+from keras_seq.cells.wrapper import CellWrapper, check_gated, check_projection
 from keras_seq.typing import Initializer, LayerArguments, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ConditionedCell(CellAround):
+class ConditionedCell(CellWrapper):
     """Any gated cell with an extra term at each step, made of a vector v that does not change in time.
 
         p_t = project(x_t) + v W_v;   y_t, s_t = step(p_t, s_{t-1})
@@ -43,7 +43,7 @@ class ConditionedCell(CellAround):
     ```
     """
 
-    constants = ("context",)
+    constant_names = ("context",)
 
     def __init__(
         self, cell: GatedCell, context_initializer: Initializer = "glorot_uniform", **kwargs: Unpack[LayerArguments]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.cells.gated import ReadoutCell
 from keras_seq.typing import Tensor
 
@@ -18,8 +18,8 @@ class FeedbackCell(ReadoutCell):
         predict(p_t, s_{t-1}) -> y_t
         feed(p_t, s_{t-1}, y) -> s_t         y = y_t in closed loop, y = the true output of step t in open loop
 
-    and, if it can, how the states before all steps follow from true outputs without a loop: `history`, which is asked with
-    `forced=True` then. A layer of such a cell takes the true outputs as its call argument `targets`.
+    and, if it can, how the states before all steps follow from true outputs without a loop: `states_before`, which is asked
+    with `forced=True` then. A layer of such a cell takes the true outputs as its call argument `targets`.
 
     Args:
         units: positive integer, the width u of the hidden layer.
@@ -35,7 +35,7 @@ class FeedbackCell(ReadoutCell):
     class Echo(keras_seq.FeedbackCell):
         # h_t = f(x_t W + y_{t-1} U + b);   y_t = h_t V + b_y
 
-        states = ("y",)
+        state_names = ("y",)
 
         def predict(self, projected, states):
             h = self.activation(projected + keras_seq.dot(states[0], self.recurrent_kernel))
@@ -50,7 +50,7 @@ class FeedbackCell(ReadoutCell):
     ```
     """
 
-    takes_targets = True
+    supports_teacher_forcing = True
     outputs: int
 
     def __init__(self, units: int, outputs: int, **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class FeedbackCell(ReadoutCell):
 
     @property
     def state_size(self) -> list[int]:
-        return [self.outputs] * len(self.states)
+        return [self.outputs] * len(self.state_names)
 
     @property
     def fed_back_size(self) -> int:

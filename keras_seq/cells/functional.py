@@ -16,7 +16,7 @@ class CellFunctions(NamedTuple):
 
         project(weights, inputs) -> projected                           on any leading axes
         step(weights, projected, states, constants) -> (output, states)
-        states_before(weights, projected, states) -> states before each step, (t, b, ...), where `Cell.history` knows them
+        states_before(weights, projected, states) -> states before each step, (t, b, ...), where `Cell.states_before` knows them
 
     `inputs` and `projected` are dicts: "inputs" (..., d), and, where they are wanted, "targets", true outputs to feed back,
     and "kept", zoneout's masks. The output is a dict as well: "output", that of `Cell.step`, before the readout, and with
@@ -48,13 +48,13 @@ def functions_of(cell: Cell, internals: bool = False, recurrent_dropout: bool = 
             output, states = cell.run_step(
                 projected["inputs"], states, tuple(constants), projected.get("targets"), dropped, projected.get("kept")
             )
-        if internals and not (found or cell.reads_late):
+        if internals and not (found or cell.readout_reads_constants):
             raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")
         results = {"output": ops.cast(output, cell.compute_dtype)}
         return {**results, "internals": found} if found else results, states
 
     def states_before(projected, states):
-        return cell.history("targets" in projected)(projected["inputs"], states, projected.get("targets"))
+        return cell.states_before("targets" in projected)(projected["inputs"], states, projected.get("targets"))
 
     return CellFunctions(
         variables,

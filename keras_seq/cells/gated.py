@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import activations, constraints, initializers, ops, regularizers
 
-from keras_seq.cells.arguments import boolean, named, positive_integer
+from keras_seq.arguments import boolean, named, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Shape, Tensor
 
@@ -88,7 +88,7 @@ class GatedCell(Cell):
 
     @property
     def state_size(self) -> list[int]:
-        return [self.units] * len(self.states)
+        return [self.units] * len(self.state_names)
 
     @property
     def output_size(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import activations, ops
 
-from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of
+from keras_seq.arguments import IMPLEMENTATIONS, boolean, named, one_of
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
 from keras_seq.typing import Activation, Constraint, Initializer, Regularizer, Tensor
@@ -46,7 +46,7 @@ class GRUCell(GatedCell):
     """
 
     gates = ("update", "reset", "candidate")
-    states = ("h",)
+    state_names = ("h",)
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import activations, initializers, ops
 
-from keras_seq.cells.arguments import IMPLEMENTATIONS, boolean, named, one_of, positive_integer
+from keras_seq.arguments import IMPLEMENTATIONS, boolean, named, one_of, positive_integer
 from keras_seq.cells.floats import long_type
 from keras_seq.cells.gated import GatedCell
 from keras_seq.engine import dot, expose
@@ -153,7 +153,7 @@ class LSTMCell(GatedCell):
         present = {"input": input_gate and not coupled, "forget": forget_gate, "candidate": True, "output": output_gate}
         self.gates = tuple(name for name, there in present.items() if there)
         self.sigmoid_gates = tuple(name for name in self.gates if name != "candidate")
-        self.states = ("h", "c", *(self.sigmoid_gates if full_gate_recurrence else ()))
+        self.state_names = ("h", "c", *(self.sigmoid_gates if full_gate_recurrence else ()))
 
     def _check_switches(self):
         if self.coupled and not (self.input_gate and self.forget_gate):
@@ -176,7 +176,7 @@ class LSTMCell(GatedCell):
 
     @property
     def state_size(self) -> list[int]:
-        return [self.output_size, *[self.units] * (len(self.states) - 1)]
+        return [self.output_size, *[self.units] * (len(self.state_names) - 1)]
 
     def initial_bias(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         if not (self.unit_forget_bias and self.forget_gate):
@@ -252,7 +252,7 @@ class LSTMCell(GatedCell):
         if self.projection:
             h = dot(h, self.projection_kernel, dropout=False)
         expose(**{f"{name}_gate": value for name, value in gates.items()}, candidate=g, cell=c, hidden=h)
-        return h, (h, c, *(gates[name] for name in self.states[2:]))
+        return h, (h, c, *(gates[name] for name in self.state_names[2:]))
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

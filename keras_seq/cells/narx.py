@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, positive_integer
+from keras_seq.arguments import boolean, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.engine import dot, expose
@@ -91,7 +91,7 @@ class NARXCell(FeedbackCell):
             if getattr(self, name):
                 raise ValueError(f"{name}: expected 0 for {type(self).__name__}, got {getattr(self, name)}")
         self.past = [d for d in self.input_delays if d > 0] if exogenous else []
-        self.states = ("y", "x") if self.past else ("y",)
+        self.state_names = ("y", "x") if self.past else ("y",)
         self.features: Any = None
 
     @property
@@ -102,7 +102,7 @@ class NARXCell(FeedbackCell):
     @property
     def state_size(self) -> list[int]:
         window = self.features and max(self.past, default=0) * self.features
-        return [max(self.output_delays) * self.outputs, window][: len(self.states)]
+        return [max(self.output_delays) * self.outputs, window][: len(self.state_names)]
 
     @property
     def projected_size(self) -> int:
@@ -181,7 +181,7 @@ class NARXCell(FeedbackCell):
             for new, window in zip(fed, states, strict=True)
         )
 
-    def history(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         if not forced:
             return None
 

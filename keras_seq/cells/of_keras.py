@@ -3,8 +3,7 @@
 import keras
 from keras import ops, tree
 
-# The mixin of the cells that keep dropout masks; Keras exports it nowhere.
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+from keras_seq._keras import DropoutRNNCell, new_dropout_mask
 
 
 def with_own_masks(cell, inputs, states, training):
@@ -26,9 +25,9 @@ def with_own_masks(cell, inputs, states, training):
         return _view(cell, dropout=0.0, recurrent_dropout=0.0)
     return _view(
         cell,
-        _dropout_mask=cell._create_dropout_mask(inputs, cell.dropout) if cell.dropout else None,
+        _dropout_mask=new_dropout_mask(cell, inputs, cell.dropout) if cell.dropout else None,
         _recurrent_dropout_mask=(
-            cell._create_dropout_mask(states[0], cell.recurrent_dropout) if cell.recurrent_dropout else None
+            new_dropout_mask(cell, states[0], cell.recurrent_dropout) if cell.recurrent_dropout else None
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, rate
+from keras_seq.arguments import boolean, rate
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.cells.gated import GatedCell, ReadoutCell
 from keras_seq.engine import dot, expose, linear_recurrence
@@ -166,7 +166,7 @@ class JordanCell(FeedbackCell):
     ```
     """
 
-    states = ("m",)
+    state_names = ("m",)
 
     def __init__(self, units: int, outputs: int, decay: float = 0.5, blocked: bool = True, **kwargs: Any) -> None:
         super().__init__(units, outputs, **kwargs)
@@ -184,7 +184,7 @@ class JordanCell(FeedbackCell):
         (m,) = states
         return (self.decay * m + (1 - self.decay) * output,)
 
-    def history(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         if not forced:
             return None
 
@@ -247,7 +247,7 @@ class ResidualRNNCell(GatedCell):
         expose(candidate=candidate, hidden=h)
         return h, (h,)
 
-    def history(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         if self.recurrent:
             return None
 

@@ -4,8 +4,8 @@ from keras_seq.decoding.beam import beam_search
 from keras_seq.decoding.ctc import CTCLoss, ctc_check_labels, ctc_loss
 from keras_seq.decoding.ctc_align import ctc_align
 from keras_seq.decoding.ctc_beam import ctc_beam_search, ctc_greedy
-from keras_seq.decoding.feedback import feed_back
 from keras_seq.decoding.greedy import greedy
+from keras_seq.decoding.rollout import feed_back
 from keras_seq.decoding.sampling import sample
 
 __all__ = [

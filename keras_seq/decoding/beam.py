@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import Rules, broken, first_state, number
+from keras_seq.decoding.tokens import DecodingConstraints, broken, first_state, number
 from keras_seq.typing import Step, Tensor
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
@@ -109,7 +109,7 @@ def beam_search(
     if coverage is None and covers:
         raise ValueError(f"coverage: expected a function with coverage_penalty={coverage_penalty}, got None")
     no_repeat = None if no_repeat is None else positive_integer("no_repeat", no_repeat)
-    rules = Rules(
+    constraints = DecodingConstraints(
         prompt,
         end=end,
         max_length=max_length,
@@ -118,8 +118,8 @@ def beam_search(
         allowed=allowed,
         pad=pad,
     )
-    prompt, max_length, forced = rules.prompt, rules.max_length, rules.forced()
-    greatest = ops.reshape(ops.convert_to_tensor(rules.most), (-1, 1))
+    prompt, max_length, forced = constraints.prompt, constraints.max_length, constraints.forced()
+    greatest = ops.reshape(ops.convert_to_tensor(constraints.most), (-1, 1))
     batch, dtype = ops.shape(prompt)[0], long_type(keras.config.floatx())
     rows = ops.arange(batch, dtype="int32")[:, None] * width
 
@@ -134,28 +134,28 @@ def beam_search(
         return ops.logical_and(index < max_length, ops.any(open_ > ended))
 
     def advance(index, token, done, total, length, covered, tokens, *flat):
-        logits, new = rules.taken(step, ops.reshape(token, (-1,)), state, flat)
+        logits, new = constraints.call_step(step, ops.reshape(token, (-1,)), state, flat)
         size = logits.shape[-1]
         if width > size:
             raise ValueError(f"width: expected at most the {size} tokens that the step gives logits for, got {width}")
         steps = ops.log_softmax(ops.reshape(ops.cast(logits, dtype), (-1, width, size)), axis=-1)
-        steps = rules.permitted(steps, index)
+        steps = constraints.mask_logits(steps, index)
         if no_repeat is not None:
             begun = ops.concatenate([ops.broadcast_to(prompt[:, :1, None], (batch, width, 1)), tokens], axis=2)
             steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), _worst(steps), steps)
         given = ops.take(forced, index + 1, axis=1)[:, None]
         # what is given, or has ended, goes on in one way only and at no cost
-        only = ops.where(done, rules.pad, given)[:, :, None] == ops.arange(size, dtype="int32")
-        held = ops.logical_or(done, given != rules.pad)
+        only = ops.where(done, constraints.pad, given)[:, :, None] == ops.arange(size, dtype="int32")
+        held = ops.logical_or(done, given != constraints.pad)
         steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
         lost = ops.logical_and(broken(ops.reshape(logits, (-1, width, size))), ops.logical_not(done))
         steps = ops.where(ops.any(lost, axis=1)[:, None, None], float("nan"), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
         found = total[:, :, None] + steps
-        scores, last = penalised(found, longer[:, :, None]), rules.at_limit(index)
+        scores, last = penalised(found, longer[:, :, None]), constraints.at_limit(index)
         if covers:
             now = coverage_penalty * _log_coverage(coverage(tree.pack_sequence_as(state, new)), width, dtype)
-            ends = ops.logical_or(ops.arange(size, dtype="int32") == rules.end, last[:, :, None])
+            ends = ops.logical_or(ops.arange(size, dtype="int32") == constraints.end, last[:, :, None])
             ends = ops.where(ends, now[:, :, None], ops.zeros_like(scores))
             cover = ops.where(done[:, :, None], covered[:, :, None], ends)
             scores = scores + cover
@@ -171,10 +171,10 @@ def beam_search(
 
         total, length, before = at_chosen(found), from_parent(longer), from_parent(done)
         covered = at_chosen(cover) if covers else covered
-        token = ops.where(before, rules.pad, token)
+        token = ops.where(before, constraints.pad, token)
         tokens = ops.take_along_axis(tokens, parent[:, :, None], axis=1)
         tokens = ops.where(ops.arange(max_length, dtype="int32") == index, token[:, :, None], tokens)
-        done = ops.logical_or(ops.logical_or(before, token == rules.end), last)
+        done = ops.logical_or(ops.logical_or(before, token == constraints.end), last)
         places = ops.reshape(rows + parent, (-1,))
         return index + 1, token, done, total, length, covered, tokens, *(ops.take(s, places, axis=0) for s in new)
 
@@ -186,13 +186,13 @@ def beam_search(
         ops.broadcast_to(single[None], (batch, width)),
         ops.zeros((batch, width), dtype="int32"),
         ops.zeros((batch, width), dtype=dtype),
-        ops.full((batch, width, max_length), rules.pad, dtype="int32"),
+        ops.full((batch, width, max_length), constraints.pad, dtype="int32"),
     )
     repeated = [ops.repeat(s, width, axis=0) for s in first_state(state, prompt)]
     _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
     scores, order = ops.top_k(penalised(total, length) + covered, n_best)
     tokens = ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1)
-    return ops.where(ops.isnan(scores)[:, :, None], rules.pad, tokens), scores
+    return ops.where(ops.isnan(scores)[:, :, None], constraints.pad, tokens), scores
 
 
 def _log_coverage(attention, width, dtype):

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, string_or_none
+from keras_seq._keras import carried_mask
+from keras_seq.arguments import boolean, string_or_none
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.tokens import token
@@ -91,7 +92,7 @@ class CTCLoss(keras.losses.Loss):
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         # Keras would weight the loss of each row by the mask of its frames, which has another shape
-        mask = getattr(y_pred, "_keras_mask", None)
+        mask = carried_mask(y_pred)
         y_pred = {"logits": y_pred} if mask is None else {"logits": y_pred, "mask": mask}
         return super().__call__(y_true, y_pred, sample_weight)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.decoding.ctc_lattice import check_frames, to_front
 from keras_seq.decoding.tokens import check_state, number, token
 from keras_seq.typing import Step, Tensor

@@ -8,10 +8,10 @@ last one or the last label.
 import numpy as np
 from keras import backend, ops
 
-from keras_seq.cells.arguments import known, tensor
+from keras_seq.arguments import known, tensor
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import token
-from keras_seq.layers.stepwise import fits
+from keras_seq.shapes import fits
 
 
 def check_frames(logits, mask, blank):

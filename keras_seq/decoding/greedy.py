@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_seq.decoding.tokens import Rules, continued
+from keras_seq.decoding.tokens import DecodingConstraints, decode_loop
 from keras_seq.typing import Step, Tensor
 
 
@@ -70,7 +70,7 @@ def greedy(
     def choose(logits, index):
         return ops.argmax(logits, axis=-1)
 
-    rules = Rules(
+    constraints = DecodingConstraints(
         prompt,
         end=end,
         max_length=max_length,
@@ -79,4 +79,4 @@ def greedy(
         allowed=allowed,
         pad=pad,
     )
-    return continued(step, state, rules, choose)
+    return decode_loop(step, state, constraints, choose)

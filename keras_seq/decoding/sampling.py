@@ -8,10 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.random import key_of, uniform
-from keras_seq.decoding.tokens import Rules, continued, number
+from keras_seq.decoding.tokens import DecodingConstraints, decode_loop, number
 from keras_seq.typing import Step, Tensor
 
 NUMBERS = {  # what is expected of each, and whether it holds
@@ -74,7 +74,7 @@ def sample(
     ```
     """
     draw = drawing(temperature, top_k, top_p)
-    rules = Rules(
+    constraints = DecodingConstraints(
         prompt,
         end=end,
         max_length=max_length,
@@ -83,9 +83,9 @@ def sample(
         allowed=allowed,
         pad=pad,
     )
-    rows = ops.arange(ops.shape(rules.prompt)[0], dtype="int32")[:, None]
-    drawn = uniform(key_of(seed), rows, ops.arange(rules.max_length, dtype="int32"))
-    return continued(step, state, rules, lambda logits, index: draw(logits, ops.take(drawn, index, axis=1)))
+    rows = ops.arange(ops.shape(constraints.prompt)[0], dtype="int32")[:, None]
+    drawn = uniform(key_of(seed), rows, ops.arange(constraints.max_length, dtype="int32"))
+    return decode_loop(step, state, constraints, lambda logits, index: draw(logits, ops.take(drawn, index, axis=1)))
 
 
 def drawing(temperature=1.0, top_k=None, top_p=None):

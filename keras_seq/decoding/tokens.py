@@ -1,4 +1,4 @@
-"""What all decoders share: rules about which tokens may come and how many, and the loop of single hypotheses."""
+"""What all decoders share: constraints about which tokens may come and how many, and the loop of single hypotheses."""
 
 import numbers
 
@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import backend, ops, tree
 
-from keras_seq.cells.arguments import known, positive_integer, tensor
-from keras_seq.layers.stepwise import fits
+from keras_seq.arguments import known, positive_integer, tensor
+from keras_seq.shapes import fits
 
 
-class Rules:
+class DecodingConstraints:
     """The arguments that decoders have in common, checked. Values are checked where there are any, not in a graph."""
 
     def __init__(self, prompt, *, end, max_length, max_lengths=None, min_length=0, allowed=None, pad=0):
@@ -51,7 +51,7 @@ class Rules:
             raise ValueError(f"{name}: expected integers from {least} to max_length={self.max_length}, got {wrong[0]}")
         return ops.cast(counts, "int32"), values
 
-    def taken(self, step, token, state, flat):
+    def call_step(self, step, token, state, flat):
         """`(logits, the new state as a flat list)` of one step."""
         if not callable(step):
             raise TypeError(f"step: expected a function of tokens and a state, got {step!r}")
@@ -82,7 +82,7 @@ class Rules:
             message = f"prompt: expected tokens 0 .. {size - 1}, as the step gives logits for, got {wrong[0]}"
             raise ValueError(message) from error
 
-    def permitted(self, logits, index):
+    def mask_logits(self, logits, index):
         """The logits (b, v) or (b, k, v), those of forbidden tokens, and of `end` while it is too early, -inf."""
         size, beam = logits.shape[-1], [1] * (len(logits.shape) - 2)
         too_short = ops.reshape(index < self.least - 1, (-1, *beam, 1))
@@ -107,26 +107,26 @@ class Rules:
         return ops.concatenate([self.prompt, ops.full((rows, self.max_length), self.pad, dtype="int32")], axis=1)
 
 
-def continued(step, state, rules, choose):
+def decode_loop(step, state, constraints, choose):
     """Tokens (b, max_length) that follow the first one of each row's prompt; `choose(logits, index)` gives (b,) of them.
 
     A row ends where its logits are NaN.
     """
-    prompt, forced = rules.prompt, rules.forced()
+    prompt, forced = constraints.prompt, constraints.forced()
     batch = ops.shape(prompt)[0]
-    nothing = ops.full((batch, rules.max_length), rules.pad, dtype="int32")
+    nothing = ops.full((batch, constraints.max_length), constraints.pad, dtype="int32")
 
     def unfinished(index, token, done, *_):
-        return ops.logical_and(index < rules.max_length, ops.logical_not(ops.all(done)))
+        return ops.logical_and(index < constraints.max_length, ops.logical_not(ops.all(done)))
 
     def advance(index, token, done, tokens, *flat):
-        logits, new = rules.taken(step, token, state, flat)
+        logits, new = constraints.call_step(step, token, state, flat)
         given = ops.take(forced, index + 1, axis=1)
-        chosen = ops.cast(choose(rules.permitted(logits, index), index), "int32")
+        chosen = ops.cast(choose(constraints.mask_logits(logits, index), index), "int32")
         done = ops.logical_or(done, broken(logits))
-        token = ops.where(done, rules.pad, ops.where(given == rules.pad, chosen, given))
-        tokens = ops.where(ops.arange(rules.max_length, dtype="int32") == index, token[:, None], tokens)
-        done = ops.logical_or(ops.logical_or(done, token == rules.end), rules.at_limit(index)[:, 0])
+        token = ops.where(done, constraints.pad, ops.where(given == constraints.pad, chosen, given))
+        tokens = ops.where(ops.arange(constraints.max_length, dtype="int32") == index, token[:, None], tokens)
+        done = ops.logical_or(ops.logical_or(done, token == constraints.end), constraints.at_limit(index)[:, 0])
         return index + 1, token, done, tokens, *new
 
     flat = first_state(state, prompt)

@@ -84,7 +84,7 @@ def expose(**values: Tensor) -> None:
     from keras import ops
 
     class Leaky(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [3], 3
+        state_names, state_size, output_size = ("h",), [3], 3
 
         def step(self, projected, states, constants=()):
             leak = ops.sigmoid(projected)

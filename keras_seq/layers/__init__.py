@@ -1,8 +1,9 @@
 """What users put in models."""
 
 from keras_seq.layers.bidirectional import Bidirectional
-from keras_seq.layers.convolutional import TCN, WaveNet, mu_law_decode, mu_law_encode
-from keras_seq.layers.memories import (
+from keras_seq.layers.narx import AR, NARX
+from keras_seq.layers.pooling import LastStep, MaskedMax, MaskedMean
+from keras_seq.layers.recurrent import (
     GRU,
     LSTM,
     CoupledLSTM,
@@ -13,12 +14,12 @@ from keras_seq.layers.memories import (
     ResidualRNN,
     SimpleRNN,
 )
-from keras_seq.layers.narx import AR, NARX
-from keras_seq.layers.pooling import LastStep, MaskedMax, MaskedMean
 from keras_seq.layers.rnn import RNN
 from keras_seq.layers.stacked import Stacked
 from keras_seq.layers.streaming import StepForm, Stream, streaming
+from keras_seq.layers.tcn import TCN
 from keras_seq.layers.tdnn import TDNN
+from keras_seq.layers.wavenet import WaveNet, mu_law_decode, mu_law_encode
 
 __all__ = [
     "AR",

@@ -8,7 +8,8 @@ from typing import Any, Self, Unpack
 import keras
 from keras import ops
 
-from keras_seq.layers.parts import (
+from keras_seq.layers.streamable import Streamable
+from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
     check_part,
@@ -17,7 +18,7 @@ from keras_seq.layers.parts import (
     shapes_of,
     state_specs,
 )
-from keras_seq.layers.stepwise import Stepwise, check_sequences, spec_of
+from keras_seq.shapes import check_sequences, spec_of
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 MERGES = {
@@ -30,7 +31,7 @@ MERGES = {
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class Bidirectional(Stepwise, keras.layers.Layer):
+class Bidirectional(Streamable, keras.layers.Layer):
     """A sequence read in both directions (Schuster and Paliwal 1997).
 
         y_t = merge(forward(x_1 .. x_t), backward(x_T .. x_t))

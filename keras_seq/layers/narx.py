@@ -10,9 +10,9 @@ import keras
 from keras import ops, tree
 
 from keras_seq import cells
-from keras_seq.cells.arguments import arguments, boolean, positive_integer
-from keras_seq.layers.named import CellLayer
-from keras_seq.layers.stepwise import fits, static
+from keras_seq.arguments import arguments, boolean, positive_integer
+from keras_seq.layers.cell_layer import CellLayer
+from keras_seq.shapes import fits, static
 from keras_seq.typing import Config, Tensor
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_seq.layers.named import CellLayer
+from keras_seq.layers.cell_layer import CellLayer
 from keras_seq.typing import Activation, Config, Constraint, DType, Initializer, Regularizer, Shape, Tensor
 
 class NARX(CellLayer):

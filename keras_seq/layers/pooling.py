@@ -9,11 +9,13 @@ import keras
 from keras import ops
 
 from keras_seq.cells.floats import long_type, lowest
-from keras_seq.layers.stepwise import Stepwise, check_sequences, kept, last_real, spec_of
+from keras_seq.layers.streamable import Streamable
+from keras_seq.masking import last_real, where_rows
+from keras_seq.shapes import check_sequences, spec_of
 from keras_seq.typing import SequenceArguments, Shape, Tensor
 
 
-class _Pooling(Stepwise, keras.layers.Layer):
+class _Pooling(Streamable, keras.layers.Layer):
     """What the three share. Their step form gives at each step what the sequence would if it ended there."""
 
     return_sequences = False
@@ -43,7 +45,7 @@ class _Pooling(Stepwise, keras.layers.Layer):
     def advanced(
         self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        state = kept(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
+        state = where_rows(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
         return self.found(state), state
 
 

@@ -10,33 +10,22 @@ from typing import Any, Unpack
 import keras
 from keras import ops, regularizers, tree
 
-# Keras casts weights to the short type of a mixed policy while a layer runs; a cell says itself where that is right.
-from keras.src.backend.common.variables import AutocastScope
-
 from keras_seq import engine
-from keras_seq.cells.arguments import boolean, named, positive_integer, snake_case
+from keras_seq._keras import AutocastScope, kept_batch, loop_of_keras
+from keras_seq.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
 from keras_seq.cells.of_keras import with_own_masks
-from keras_seq.layers.stepwise import (
-    Prepared,
-    Stepwise,
-    as_long,
-    check_sequences,
-    fits,
-    kept,
-    last_real,
-    shapes_of_states,
-    spec_of,
-    static,
-)
+from keras_seq.layers.streamable import Prepared, Streamable
+from keras_seq.masking import last_real, where_rows
+from keras_seq.shapes import as_long, check_sequences, fits, shapes_of_states, spec_of, static
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class RNN(Stepwise, keras.layers.RNN):
+class RNN(Streamable, keras.layers.RNN):
     """A sequence layer from one step: `keras.layers.RNN` with an engine of its own.
 
         y_t, s_t = step(project(x_t), s_{t-1}, constants),   t = 1 .. T
@@ -130,7 +119,7 @@ class RNN(Stepwise, keras.layers.RNN):
             raise ValueError(
                 f"return_internals: expected False for a cell that is no keras_seq.Cell, {cell!r}, got True"
             )
-        if isinstance(cell, Cell) and cell.mixes_rows and cell.blocked:
+        if isinstance(cell, Cell) and cell.couples_batch and cell.blocked:
             raise ValueError(f"cell: expected one that is not blocked if it mixes rows, got {cell!r}")
         self.truncate = None if truncate is None else positive_integer("truncate", truncate)
         self.checkpoint = boolean("checkpoint", checkpoint)
@@ -180,7 +169,7 @@ class RNN(Stepwise, keras.layers.RNN):
         if not self.return_internals:
             return keras.layers.RNN.compute_output_shape(layer, sequences_shape)
         further = {}
-        if getattr(layer.cell, "takes_targets", False):
+        if getattr(layer.cell, "supports_teacher_forcing", False):
             further["targets"] = keras.KerasTensor((*sequences_shape[:2], layer.cell.output_size), layer.compute_dtype)
         sequences = keras.KerasTensor(sequences_shape, layer.compute_dtype)
         return tree.map_structure(lambda x: x.shape, keras.Operation.compute_output_spec(layer, sequences, **further))
@@ -210,9 +199,9 @@ class RNN(Stepwise, keras.layers.RNN):
             constants = self.cell.masked_constants(list(constants), constants_mask)
         self._check(sequences, initial_state, mask, constants, targets)
         sequences = ops.cast(sequences, self._cell_dtype)
-        if self.stateful and None is not sequences.shape[0] != self._expected_batch_size:
+        if self.stateful and None is not sequences.shape[0] != kept_batch(self):
             raise ValueError(
-                f"sequences: expected the batch size {self._expected_batch_size} of the states of the stateful layer, got "
+                f"sequences: expected the batch size {kept_batch(self)} of the states of the stateful layer, got "
                 f"{sequences.shape[0]}"
             )
         if initial_state is None:
@@ -266,8 +255,8 @@ class RNN(Stepwise, keras.layers.RNN):
             results, states = self._keras_loop(functions, weights, inputs, states, constants, mask)
         else:
             in_chunks = self.checkpoint or self.truncate is not None
-            in_loop = in_chunks or cell.mixes_rows or any(cell.zoneout_rates())
-            known = not in_loop and cell.history(targets is not None) is not None
+            in_loop = in_chunks or cell.couples_batch or any(cell.zoneout_rates())
+            known = not in_loop and cell.states_before(targets is not None) is not None
             results, states = engine.scan(
                 functions.project,
                 functions.step,
@@ -281,7 +270,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 zero_output_for_mask=self.zero_output_for_mask,
                 save_residuals=training,
                 detach_states=cell.blocked,
-                independent_rows=not cell.mixes_rows and (cell.constants_by_row or not cell.constants),
+                independent_rows=not cell.couples_batch and (cell.batched_constants or not cell.constant_names),
                 truncate=self.truncate,
                 checkpoint=self.checkpoint,
                 states_before=functions.states_before if known else None,
@@ -357,7 +346,7 @@ class RNN(Stepwise, keras.layers.RNN):
         loop = types.SimpleNamespace(cell=call, **flags)
         # the last output goes along as the first state: Keras's loop on JAX takes that for the output of a masked step
         output, _ = step(sequences[:, 0], tuple(states))
-        last, outputs, states = keras.layers.RNN.inner_loop(loop, sequences, [ops.zeros_like(output), *states], mask)
+        last, outputs, states = loop_of_keras(loop, sequences, [ops.zeros_like(output), *states], mask)
         return outputs if self._every_step else last, states[1:]
 
     @property
@@ -395,12 +384,12 @@ class RNN(Stepwise, keras.layers.RNN):
         else:
             output, new = self.cell(inputs, self._packed(states))
             new = tree.flatten(new)
-        return ops.cast(output, self.compute_dtype), kept(mask, new, states)
+        return ops.cast(output, self.compute_dtype), where_rows(mask, new, states)
 
     def reset_state(self) -> None:
         """Put the kept states of a stateful layer back to the initial ones."""
         if self.states is not None:
-            initial = self.first_state(self._expected_batch_size)
+            initial = self.first_state(kept_batch(self))
             for variable, value in zip(tree.flatten(self.states), initial, strict=True):
                 variable.assign(value)
 
@@ -419,7 +408,7 @@ class RNN(Stepwise, keras.layers.RNN):
             if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
                 raise ValueError(f"initial_state: expected {len(expected)} of shapes {expected}, got {shapes}")
         if targets is not None:
-            if not getattr(self.cell, "takes_targets", False):
+            if not getattr(self.cell, "supports_teacher_forcing", False):
                 raise ValueError(
                     f"targets: expected None, as {type(self.cell).__name__} feeds no outputs back, got {targets.shape}"
                 )
@@ -430,7 +419,7 @@ class RNN(Stepwise, keras.layers.RNN):
                 raise ValueError(f"targets: expected shape {tuple(expected)}, got {tuple(targets.shape)}")
         if isinstance(self.cell, Cell):
             self.cell.check_constants(constants or ())
-            rows = [c.shape[0] for c in constants or () if self.cell.constants_by_row]
+            rows = [c.shape[0] for c in constants or () if self.cell.batched_constants]
             if any(None not in (n, sequences.shape[0]) and n != sequences.shape[0] for n in rows):
                 raise ValueError(f"constants: expected a batch of {sequences.shape[0]} like the sequences', got {rows}")
         elif constants:

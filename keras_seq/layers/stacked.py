@@ -9,9 +9,10 @@ from typing import Any, Self, Unpack
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, integer_or_none, one_of, rate
+from keras_seq.arguments import boolean, integer_or_none, one_of, rate
 from keras_seq.engine import dropped
-from keras_seq.layers.parts import (
+from keras_seq.layers.streamable import Prepared, Streamable
+from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
     check_part,
@@ -22,14 +23,15 @@ from keras_seq.layers.parts import (
     shapes_of,
     state_specs,
 )
-from keras_seq.layers.stepwise import Prepared, Stepwise, check_sequences, last_real, spec_of
+from keras_seq.masking import last_real
+from keras_seq.shapes import check_sequences, spec_of
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
 
 SKIPS = (None, "residual", "dense")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class Stacked(Stepwise, keras.layers.Layer):
+class Stacked(Streamable, keras.layers.Layer):
     """Several sequence layers, each reading what the one below it says.
 
         h^(l) = layer_l(x^(l)),   x^(1) = x
@@ -195,10 +197,10 @@ class Stacked(Stepwise, keras.layers.Layer):
 
         sequences = ops.cast(sequences, self.compute_dtype)
         sizes = [len(layer.state_size) for layer in self.layers]
-        outputs, states = self._through(sequences, initial_state, mask, apply, sizes, training)
+        outputs, states = self._apply_layers(sequences, initial_state, mask, apply, sizes, training)
         return (outputs, *states) if self._returns_states(return_state) else outputs
 
-    def _through(self, x, states, mask, apply, sizes, training=False):
+    def _apply_layers(self, x, states, mask, apply, sizes, training=False):
         """`(outputs, new states)`: `apply(layer, x, states, mask)` for each layer, with the skips and dropout between."""
         left, found, outputs = states, [], []
         for i, (layer, size) in enumerate(zip(self.layers, sizes, strict=True)):
@@ -267,7 +269,7 @@ class Stacked(Stepwise, keras.layers.Layer):
             return layer.step(x, states, mask, zeros=zeros, **further)
 
         sizes = [len(layer.initial_state(1)) for layer in self.layers]
-        return self._through(ops.cast(inputs, self.compute_dtype), state, mask, apply, sizes)
+        return self._apply_layers(ops.cast(inputs, self.compute_dtype), state, mask, apply, sizes)
 
     def _check_constants(self, constants):
         if bool(constants) != reads_constants(self):

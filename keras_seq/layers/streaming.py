@@ -9,9 +9,11 @@ from typing import Any, Self, Unpack
 import keras
 from keras import layers, ops, tree
 
-from keras_seq.cells.arguments import boolean
+from keras_seq._keras import run_graph
+from keras_seq.arguments import boolean
 from keras_seq.layers.rnn import RNN
-from keras_seq.layers.stepwise import Stepwise, fits
+from keras_seq.layers.streamable import Streamable
+from keras_seq.shapes import fits
 from keras_seq.typing import Config, LayerArguments, Tensor
 
 # layers of Keras that act on each step alone, whatever stands at other steps
@@ -302,8 +304,7 @@ def _stepped(model: Any, trusted: set[Any]) -> tuple[Any, Any, Any, Any]:
         raise ValueError(f"model: expected inputs (b, t, ..), got {[tuple(x.shape) for x in model.inputs]}")
     inputs = tree.map_structure(lambda x: keras.Input(batch_shape=(None, 1, *x.shape[2:]), dtype=x.dtype), model.input)
     graph = _Graph(trusted)
-    # what keras.models.clone_model walks a functional model with; itself it takes no further inputs, as states are
-    outputs = model._run_through_graph(inputs, operation_fn=lambda layer: layer, call_fn=graph.call)
+    outputs = run_graph(model, inputs, graph.call)
     timed = tree.map_structure(lambda y: id(y) not in graph.ended, outputs)
     given, made = [*tree.flatten(inputs), *graph.given], [*tree.flatten(outputs), *graph.made]
     step = keras.Model(given, made, name=f"{model.name}_step")
@@ -328,14 +329,14 @@ class _Graph:
             raise ValueError(f"{layer.name}: expected inputs that all have steps in time, or none; got both")
         if isinstance(layer, keras.Model):
             return self._nested(layer, *args)
-        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, Stepwise):
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, Streamable):
             flags = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
             if id(layer) not in self.ours:
                 given = {f: getattr(layer, f) for f in flags}
                 self.ours[id(layer)] = RNN(layer.cell, **given, name=layer.name, dtype=layer.dtype_policy)
                 self.ours[id(layer)].built = True
             layer = self.ours[id(layer)]
-        if isinstance(layer, Stepwise):
+        if isinstance(layer, Streamable):
             return self._step_form(layer, *args, **kwargs)
         known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE
         known = known and _along_features(layer)

@@ -10,18 +10,18 @@ from typing import Any, Unpack
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-# Mixed precision: the type that Keras casts weights to while a layer is called. Keras does not export it.
-from keras.src.backend.common.variables import AutocastScope
-
-from keras_seq.cells.arguments import boolean, described, named, positive_integer
+from keras_seq._keras import AutocastScope
+from keras_seq.arguments import boolean, described, named, positive_integer
 from keras_seq.cells.floats import drawn_long, long_type
 from keras_seq.layers import ring
-from keras_seq.layers.stepwise import Stepwise, check_sequences, over_real_steps, skipped_mask, spec_of, static
+from keras_seq.layers.streamable import Streamable
+from keras_seq.masking import over_real_steps, skipped_mask
+from keras_seq.shapes import check_sequences, spec_of, static
 from keras_seq.typing import Activation, Config, Constraint, Initializer, Regularizer, SequenceArguments, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class TDNN(Stepwise, keras.layers.Layer):
+class TDNN(Streamable, keras.layers.Layer):
     """A layer of a time-delay neural network (Waibel et al. 1989; with splices, Peddinti et al. 2015).
 
         y_t = f(sum_k x_{t + c_k} W_k + b),   c the context;  delays=p is the context -(p-1) .. 0

@@ -7,10 +7,10 @@ import math
 import keras
 from keras import ops
 
-from keras_seq.cells.arguments import known, string_or_none
+from keras_seq.arguments import known, string_or_none
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import checked
-from keras_seq.layers.stepwise import fits
+from keras_seq.shapes import fits
 from keras_seq.typing import Config, DType, Tensor
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 from keras import initializers, layers, ops
 
+from keras_seq.arguments import copied, named, one_of, positive_integer, rate, tensor
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
-from keras_seq.cells.arguments import copied, named, one_of, positive_integer, rate, tensor
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
-from keras_seq.models.generation import Writer
+from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary, strings
@@ -94,7 +94,7 @@ def _picture_shape(name, value):
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
+class ImageCaptioner(Starts, TextGenerator, TokenTraining, keras.Model):
     """A picture described in words: CNN encoder, recurrent decoder (Vinyals et al. 2015; Karpathy and Fei-Fei 2015).
 
         v = encoder(picture);   h_t, s_t = cell(E w_{t-1}, s_{t-1}),   P(w_t) = softmax(h_t V + b),   w_0 = START
@@ -176,7 +176,7 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
             raise TypeError(
                 f"cell: expected a keras_seq.{kind.__name__} with features_as={features_as!r}, got {cell!r}"
             )
-        if features_as == "initial_state" and cell.constants:
+        if features_as == "initial_state" and cell.constant_names:
             raise ValueError(
                 f"cell: expected one that reads no constants with features_as={features_as!r}, got {cell!r}"
             )
@@ -319,7 +319,7 @@ class ImageCaptioner(Starts, Writer, TokenTraining, keras.Model):
         Returns:
             A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
         """
-        return self.written(self._shown(images), prompts, decoder, options)
+        return self.generate_strings(self._shown(images), prompts, decoder, options)
 
     def alignment(self, images: Tensor, sentences: Sequence[str]) -> np.ndarray:
         """Where attention looks while it writes these sentences: weights (b, t, h, w), t words with END, of the feature map."""

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_seq.cells.arguments import described, one_of, positive_integer
+from keras_seq.arguments import described, one_of, positive_integer
 from keras_seq.decoding import beam, beam_search, greedy, sample, sampling
 from keras_seq.decoding.random import key_of
-from keras_seq.decoding.tokens import Rules, number
+from keras_seq.decoding.tokens import DecodingConstraints, number
 from keras_seq.engine import dropped
 from keras_seq.models.training import needs_tensorflow
 from keras_seq.models.vocabulary import strings
@@ -33,7 +33,7 @@ PROGRAMS = 32
 _lock = threading.Lock()  # held while a model's random numbers are asked for the next
 
 
-class Writer:
+class TextGenerator:
     """A model that writes tokens of its `vocabulary`, at most `max_length` of them.
 
     A subclass says how:
@@ -128,7 +128,7 @@ class Writer:
     def _apart(self, decoder, prompt, options):
         """`(options that a program is compiled for, options that it is given)`, the latter checked, as tensors."""
         limits = {"end": self.vocabulary.end, "pad": self.vocabulary.pad, "max_length": self.max_length}
-        Rules(prompt, **{**limits, **{n: options[n] for n in LIMITS if n in options}})
+        DecodingConstraints(prompt, **{**limits, **{n: options[n] for n in LIMITS if n in options}})
         fixed, given = {}, {}
         for name, value in options.items():
             if name == "seed" and decoder == "sample":
@@ -162,7 +162,9 @@ class Writer:
             self.__dict__.setdefault("_kept_programs", functools.lru_cache(PROGRAMS)(_program))
         return self.__dict__["_kept_programs"]
 
-    def written(self, inputs: Any, prompts: Sequence[str] | None, decoder: str, options: dict[str, Any]) -> list[Any]:
+    def generate_strings(
+        self, inputs: Any, prompts: Sequence[str] | None, decoder: str, options: dict[str, Any]
+    ) -> list[Any]:
         """Strings that begin with these prompts, one for each row, or None; of a beam with `n_best` above 1, lists of them."""
         rows = _rows(inputs)
         begun = strings("prompts", [""] * rows if prompts is None else prompts, rows)

@@ -12,14 +12,15 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.cells.arguments import boolean, integer_or_none, positive_integer, rate
+from keras_seq.arguments import boolean, integer_or_none, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
-from keras_seq.decoding.tokens import Rules, broken, undefined
-from keras_seq.layers.parts import build_part, call_with_states
-from keras_seq.models.generation import Writer, refuse_options
+from keras_seq.decoding.tokens import DecodingConstraints, broken, undefined
+from keras_seq.layers.sublayers import build_part, call_with_states
+from keras_seq.models.carried_states import Apart, by_shape, carried, check_memory, first_state
+from keras_seq.models.generation import TextGenerator, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
-from keras_seq.models.streams import Apart, by_shape, carried, check_memory, first_state, stream_batches
+from keras_seq.models.stream_batches import stream_batches
 from keras_seq.models.training import TokenTraining, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import Initializer, Tensor
@@ -32,7 +33,7 @@ _making = threading.Lock()  # held while the variables of carried states are mad
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
+class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
     """The distribution of the next token after those before it (Mikolov et al. 2010; Graves 2013).
 
         x_t = D(E w_t);   h_t, s_t = memory(x_t, s_{t-1});   P(w_{t+1} = v | w_1 .. w_t) = softmax(D(h_t) V + b)_v
@@ -272,7 +273,7 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         allowed: Tensor | None = None,
         **options: Any,
     ) -> Any:
-        """Tokens, as `Writer.generate_tokens` gives them, never padding, unknown or START; `inputs` is not used."""
+        """Tokens, as `TextGenerator.generate_tokens` gives them, never padding, unknown or START; `inputs` is not used."""
         if prompt is None:
             raise ValueError("prompt: expected tokens (b, p) that begin with START, got None")
         return super().generate_tokens(None, prompt, decoder, allowed=self._allowed(allowed), **options)
@@ -370,8 +371,8 @@ class LanguageModel(Starts, Writer, TokenTraining, keras.Model):
         """`(the token (1,) after that of step index, state)`; padding where there is none."""
         logits, state = self.next_token(token, state)
         limits = {"max_length": ENDLESS, "min_length": min_length, "allowed": self._allowed(allowed)}
-        rules = Rules(token[:, None], end=self.vocabulary.end, pad=self.vocabulary.pad, **limits)
-        permitted = rules.permitted(logits, index)
+        constraints = DecodingConstraints(token[:, None], end=self.vocabulary.end, pad=self.vocabulary.pad, **limits)
+        permitted = constraints.mask_logits(logits, index)
         if decoder == "greedy":
             chosen = ops.argmax(permitted, axis=-1)
         else:

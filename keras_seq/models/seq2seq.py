@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_seq.arguments import positive_integer, rate
 from keras_seq.cells import AttentionCell, GRUCell
-from keras_seq.cells.arguments import positive_integer, rate
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import only, undefined
 from keras_seq.engine import capture_every
 from keras_seq.layers import GRU, RNN, Bidirectional
-from keras_seq.layers.parts import (
+from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
     check_part,
@@ -29,8 +29,8 @@ from keras_seq.layers.parts import (
     mask_after,
     reads_constants,
 )
-from keras_seq.layers.stepwise import last_real
-from keras_seq.models.generation import Writer
+from keras_seq.masking import last_real
+from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
 from keras_seq.models.vocabulary import Vocabulary, strings
@@ -40,7 +40,7 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
+class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
     """A sequence of one vocabulary translated into one of another (Sutskever et al. 2014; Cho et al. 2014).
 
         m_1 .. m_s, s = encoder(E_x x_1 .. x_s);   s_0 = tanh(s W + b)  (the bridge, one for each state of the decoder)
@@ -315,7 +315,7 @@ class Seq2Seq(Starts, Writer, TokenTraining, keras.Model):
         Returns:
             A list of b strings; with `n_best` above 1 of "beam", b lists of so many, the best first.
         """
-        return self.written(self.tokens(strings("sources", sources)), prompts, decoder, options)
+        return self.generate_strings(self.tokens(strings("sources", sources)), prompts, decoder, options)
 
     def alignment(self, sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
         """What an attending decoder reads while it writes these strings: weights (b, t, s), t tokens with END, s with END."""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import initializers, layers
 
-from keras_seq.cells.arguments import copied, named
+from keras_seq.arguments import copied, named
 from keras_seq.models.vocabulary import Vocabulary
 from keras_seq.typing import Activation, Initializer
 

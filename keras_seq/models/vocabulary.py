@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.cells.arguments import one_of, positive_integer, tensor
+from keras_seq.arguments import one_of, positive_integer, tensor
 from keras_seq.decoding.tokens import checked
 from keras_seq.typing import Config, Tensor
 

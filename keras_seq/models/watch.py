@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 
 
 class LossWatch(keras.callbacks.Callback):

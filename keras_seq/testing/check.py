@@ -47,11 +47,11 @@ def check_cell(
     if keras.config.backend() != "tensorflow":
         raise RuntimeError(f"check_cell: expected Keras on the TensorFlow backend, got {keras.config.backend()!r}")
     from keras_seq.testing.checks import CHECKS
-    from keras_seq.testing.subject import Subject
+    from keras_seq.testing.subject import CellUnderTest
     from keras_seq.testing.table import run_all
 
     names = [check.name for check in CHECKS]
     for name in skip:
         if name not in names:
             raise ValueError(f"skip: expected some of {names}, got {name!r}")
-    run_all([check for check in CHECKS if check.name not in skip], Subject(cell, features, constants), verbose)
+    run_all([check for check in CHECKS if check.name not in skip], CellUnderTest(cell, features, constants), verbose)

@@ -5,10 +5,10 @@ import json
 import keras
 import numpy as np
 
-from keras_seq.cells.arguments import arguments
+from keras_seq.arguments import arguments
 from keras_seq.cells.base import Cell
 from keras_seq.testing.differences import assert_close
-from keras_seq.testing.subject import taken
+from keras_seq.testing.subject import take_step
 from keras_seq.testing.table import check
 
 
@@ -90,12 +90,12 @@ def _listed(value):
 def _check_same_results(cell, again):
     """A built cell, and the one from its config with its weights."""
     again.set_weights(cell.get_weights())
-    if cell.constants:
+    if cell.constant_names:
         return  # its constants' shapes are not known here
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, cell.get_build_config()["input_shape"][-1])).astype(cell.compute_dtype)
     states = [rng.normal(size=(2, size)).astype(cell.variable_dtype) for size in cell.state_size]
     (y, new), (y_again, new_again) = (
-        taken(c, x, keras.tree.map_structure(keras.ops.convert_to_tensor, states)) for c in (cell, again)
+        take_step(c, x, keras.tree.map_structure(keras.ops.convert_to_tensor, states)) for c in (cell, again)
     )
     assert_close([y_again, *new_again], [y, *new], 0.0, "result after the config, number")

@@ -25,7 +25,7 @@ VARIANTS: tuple[dict[str, bool], ...] = (
 )
 GRADIENTS = (
     "a weight is read past its attribute, as from a tensor kept at another time; the step reads or changes something besides "
-    "its arguments and weights; or a `history` does not agree with the step"
+    "its arguments and weights; or a `states_before` does not agree with the step"
 )
 
 
@@ -91,7 +91,7 @@ def check_finite_differences(subject):
         if layer.cell.blocked:
             # one step for many rows: what blocks gradients acts between steps; the written-out loop has the rest
             given = subject.data(layer, b=12, t=1, mask=False, open_loop=open_loop)
-            skipped = [f"initial state {s!r}" for s in layer.cell.states]
+            skipped = [f"initial state {s!r}" for s in layer.cell.state_names]
         else:
             given, skipped = subject.data(layer, open_loop=open_loop), ()
         found = set(check_against_differences(layer, given, skipped)) - {"the targets"}
@@ -113,7 +113,7 @@ def check_blocked(subject):
         # a hidden row's final states are the initial ones, and its gradient is no step's
         cotangents = tuple(c * np.any(given.mask, 1).reshape(-1, *[1] * (len(c.shape) - 1)) for c in given.cotangents)
         _, gradients = differentiated(layer)(*given._replace(cotangents=cotangents))
-        for name, gradient in zip(layer.cell.states, gradients[1:], strict=False):
+        for name, gradient in zip(layer.cell.state_names, gradients[1:], strict=False):
             assert not np.any(gradient), f"initial state {name!r} has a gradient, up to {np.max(np.abs(gradient)):.1e}"
 
 

@@ -39,14 +39,14 @@ def _poisoned(x, mask):
 def _check_hidden_row(layer, given, results, row):
     outputs, *finals = results
     assert_close([outputs[row]], [tf.zeros_like(outputs[row])], 0.0, "outputs of a wholly hidden row", [""])
-    for name, new, old in zip(layer.cell.states, finals, given.states, strict=True):
+    for name, new, old in zip(layer.cell.state_names, finals, given.states, strict=True):
         assert_close([new[row]], [old[row]], 0.0, f"final state {name!r} of a wholly hidden row", [""])
 
 
 @check(
     "masked run",
     "a masked row gives what its real steps give alone",
-    "the step counts steps outside its states, a `history` counts hidden steps, or the output is no function of one step",
+    "the step counts steps outside its states, a `states_before` counts hidden steps, or the output is no function of one step",
 )
 def check_masked_run(subject):
     for flags in ({}, {"go_backwards": True}):

@@ -8,7 +8,7 @@ from keras import ops
 from keras_seq.engine import capture_intermediates, intercept_dot
 from keras_seq.testing.differences import assert_close
 from keras_seq.testing.runs import call
-from keras_seq.testing.subject import taken
+from keras_seq.testing.subject import take_step
 from keras_seq.testing.table import NotThisCell, check
 
 
@@ -22,10 +22,12 @@ def check_shapes(subject):
     for dtype in ("float64", "float32"):
         cell, x, states, constants = subject.one_step(dtype)
         sizes = list(cell.state_size)
-        assert len(cell.states) == len(sizes), f"states {cell.states} and state_size {sizes} are not equally many"
+        assert len(cell.state_names) == len(sizes), (
+            f"states {cell.state_names} and state_size {sizes} are not equally many"
+        )
         initial = cell.get_initial_state(batch_size=3)
         _check_states("get_initial_state", initial, [(3, size) for size in sizes], dtype)
-        output, new = taken(cell, x, states, constants)
+        output, new = take_step(cell, x, states, constants)
         _check_states("step", new, [(len(x), size) for size in sizes], dtype)
         expected = (len(x), cell.output_size)
         assert tuple(output.shape) == expected, (
@@ -59,7 +61,7 @@ def check_project(subject):
     )
     rng = np.random.default_rng(4)
     outputs = tf.constant(rng.normal(size=(*given.x.shape[:2], output.shape[-1])))
-    if not layer.cell.reads_late:  # the constants have one row for each
+    if not layer.cell.readout_reads_constants:  # the constants have one row for each
         _check_any_axes(layer.cell.read_out, outputs, "readout")
 
 
@@ -81,7 +83,7 @@ def _check_any_axes(function, x, name):
 )
 def check_rows(subject):
     cell, x, states, constants = subject.one_step()
-    if cell.mixes_rows:
+    if cell.couples_batch:
         raise NotThisCell("it says that it mixes rows")
     _, other_x, other_states, other_constants = subject.one_step(seed=1)
     batched = [spec.shape.rank > 0 and spec.shape[0] is None for spec in subject.constants]
@@ -93,11 +95,11 @@ def check_rows(subject):
         picked = [function(c, o) if b else c for c, o, b in zip(constants, other_constants, batched, strict=True)]
         return function(x, other_x), tuple(map(function, states, other_states)), tuple(picked)
 
-    names = ["the output", *(f"state {s!r}" for s in cell.states)]
-    output, new = taken(cell, x, states, constants)
+    names = ["the output", *(f"state {s!r}" for s in cell.state_names)]
+    output, new = take_step(cell, x, states, constants)
     expected = [v[:1] for v in (output, *new)]
     for what, function in (("all others change", mixed), ("it is alone", lambda own, other: own[:1])):
-        output, new = taken(cell, *of_all(function))
+        output, new = take_step(cell, *of_all(function))
         assert_close([v[:1] for v in (output, *new)], expected, 1e-11, f"row 0 where {what}:", names)
 
 
@@ -109,7 +111,7 @@ def check_rows(subject):
 )
 def check_repeatable(subject):
     cell, x, states, constants = subject.one_step()
-    names = ["the output", *(f"state {s!r}" for s in cell.states)]
+    names = ["the output", *(f"state {s!r}" for s in cell.state_names)]
 
     def run(x, states, constants):
         kernels = []
@@ -119,7 +121,7 @@ def check_repeatable(subject):
             return ops.matmul(value, kernel)
 
         with intercept_dot(record), capture_intermediates() as exposed:
-            output, new = taken(cell, x, states, constants)
+            output, new = take_step(cell, x, states, constants)
         return [output, *new], kernels, exposed
 
     expected, kernels, _ = run(x, states, constants)
@@ -146,7 +148,7 @@ def _check_same_kernels(first, second):
 @check(
     "one by one",
     "the layer is the cell, step after step",
-    "call, get_initial_state or another method of the base class does something else than there; a `history` that is wrong; a "
+    "call, get_initial_state or another method of the base class does something else than there; a wrong `states_before`; a "
     "tf.Variable that is no weight of the cell (make all of them by add_weight, in build)",
 )
 def check_one_by_one(subject):
@@ -158,7 +160,7 @@ def check_one_by_one(subject):
     for t in range(given.x.shape[1]):
         y, states = layer.cell(given.x[:, t], states, **further)
         found.append(y)
-    names = ["outputs", *(f"final state {s!r}" for s in layer.cell.states)]
+    names = ["outputs", *(f"final state {s!r}" for s in layer.cell.state_names)]
     assert_close([tf.stack(found, 1), *states], [outputs, *finals], 1e-11, "", names)
     initial = layer.cell.get_initial_state(batch_size=len(given.x))
     bare, explicit = (call(layer, given._replace(states=tuple(s))) for s in ((), initial))

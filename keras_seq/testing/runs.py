@@ -97,7 +97,7 @@ def call(layer, given, training=False):
 
 def result_names(layer, internals=()):
     """What the results of `call` are."""
-    states = [f"final state {s!r}" for s in layer.cell.states] if layer.return_state else []
+    states = [f"final state {s!r}" for s in layer.cell.state_names] if layer.return_state else []
     return ["outputs", *states, *(f"internal {name!r}" for name in sorted(internals))]
 
 
@@ -125,10 +125,10 @@ def weight_name(weight):
 
 def argument_names(layer, given):
     """What the gradients of `differentiated` belong to."""
-    named = zip(layer.cell.constants, given.constants, strict=True)
+    named = zip(layer.cell.constant_names, given.constants, strict=True)
     return [
         "the inputs",
-        *(f"initial state {s!r}" for s in layer.cell.states[: len(given.states)]),
+        *(f"initial state {s!r}" for s in layer.cell.state_names[: len(given.states)]),
         *(f"constant {name!r}" for name, c in named if c.dtype.is_floating),
         *(() if given.targets is None else ("the targets",)),
         *map(weight_name, layer.trainable_weights),

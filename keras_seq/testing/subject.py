@@ -6,7 +6,7 @@ import json
 import keras
 import tensorflow as tf
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.layers import RNN
 from keras_seq.testing.runs import MASK, random_data, randomised
@@ -16,7 +16,7 @@ PLAIN = {"dropout": 0.0, "recurrent_dropout": 0.0, "zoneout": 0.0, "learn_initia
 """What each check has out of its way unless it is about that."""
 
 
-class Subject:
+class CellUnderTest:
     """A cell, the width of its inputs, and its constants; makes cells and layers like it, and data for them."""
 
     def __init__(self, cell, features=None, constants=()):
@@ -25,9 +25,9 @@ class Subject:
         self.original = cell
         self.features = features_of(cell) if features is None else positive_integer("features", features)
         self.constants = [_specified(c) for c in constants]
-        if len(self.constants) != len(cell.constants):
+        if len(self.constants) != len(cell.constant_names):
             raise ValueError(
-                f"constants: expected a shape for each of {tuple(cell.constants)}, which {type(cell).__name__} reads, "
+                f"constants: expected a shape for each of {tuple(cell.constant_names)}, which {type(cell).__name__} reads, "
                 f"got {len(self.constants)}"
             )
 
@@ -42,7 +42,7 @@ class Subject:
     @property
     def loops(self):
         """How it may be run: closed, and open (on true outputs) if it can."""
-        return (False, True) if self.original.takes_targets else (False,)
+        return (False, True) if self.original.supports_teacher_forcing else (False,)
 
     def has(self, argument):
         """Whether it, or a cell in it, takes this argument of `keras_seq.Cell`."""
@@ -79,7 +79,7 @@ def features_of(cell):
     return int(shape[-1]) if shape else 3
 
 
-def taken(cell, x, states, constants=()):
+def take_step(cell, x, states, constants=()):
     """`(output after the readout, new states)` of one step on inputs (b, d)."""
     constants = cell.run_prepare(constants)
     output, new = cell.run_step(cell.run_project(x), tuple(states), constants)

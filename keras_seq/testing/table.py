@@ -17,7 +17,7 @@ class NotThisCell(Exception):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One check: a function of a `Subject`, which may return a remark.
+    """One check: a function of a `CellUnderTest`, which may return a remark.
 
     `says` is what it holds the cell to, `hint` what is wrong as a rule where it fails.
     """

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from keras_seq.cells.around import CellAround
+from keras_seq.cells.wrapper import CellWrapper
 from keras_seq.engine import capture_intermediates
 from keras_seq.testing.differences import assert_close, assert_finite
 from keras_seq.testing.loops import check_against_differences, check_written_out
 from keras_seq.testing.runs import applied, argument_names, call, differentiated, result_names
-from keras_seq.testing.subject import taken
+from keras_seq.testing.subject import take_step
 from keras_seq.testing.table import NotThisCell, check
 
 RATE = 0.4
@@ -37,7 +37,7 @@ def check_learned_states(subject):
 
 def _of_the_innermost(cell):
     """The names of the states that can be learned: what a cell around another one adds to its states begins at zero."""
-    return _of_the_innermost(cell.cell) if isinstance(cell, CellAround) else cell.states
+    return _of_the_innermost(cell.cell) if isinstance(cell, CellWrapper) else cell.state_names
 
 
 @check(
@@ -122,14 +122,14 @@ def _exposed(subject):
     for seed in range(3):
         cell, x, states, constants = subject.one_step(seed=seed)
         with capture_intermediates() as exposed:
-            taken(cell, x, states, constants)
+            take_step(cell, x, states, constants)
             found.append(exposed)
         for name, value in exposed.items():
             expected = (len(x), value.shape[-1])
             assert value.shape == expected, f"{name!r}: expected (b, width), got {tuple(value.shape)}"
     again = dict(found[0])
     with capture_intermediates() as second:  # the same cell again: a counter of its own would show
-        taken(cell, x, states, constants)
+        take_step(cell, x, states, constants)
     for other in (*found[1:], second):
         assert sorted(other) == sorted(again), f"a step exposed {sorted(again)}, and then {sorted(other)}"
     return sorted(again)

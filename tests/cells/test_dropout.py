@@ -158,7 +158,7 @@ def test_global_seed_decides_where_none_is_given():
 
 def test_recurrent_dropout_of_a_dot_with_something_else_is_refused():
     class Wide(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [4], 4
+        state_names, state_size, output_size = ("h",), [4], 4
 
         def build(self, input_shape):
             self.kernel = self.add_weight(name="kernel", shape=(8, 4))

@@ -73,7 +73,7 @@ def test_lanes_of_every_kind(case, lanes, monkeypatch):
 class BatchNormalisedCell(keras_seq.Cell):
     """Its states are normalised over the batch (Cooijmans et al. 2017)."""
 
-    states, state_size, output_size, mixes_rows = ("h",), [3], 3, True
+    state_names, state_size, output_size, couples_batch = ("h",), [3], 3, True
 
     def build(self, input_shape):
         self.inward = self.add_weight(name="inward", shape=(input_shape[-1], 3))

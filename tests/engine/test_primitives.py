@@ -37,7 +37,7 @@ def test_dropping_multiplies_what_the_next_handler_sees():
 
 def test_an_error_in_a_step_leaves_no_handler_behind():
     class Failing(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [3], 3
+        state_names, state_size, output_size = ("h",), [3], 3
 
         def step(self, projected, states, constants=()):
             raise RuntimeError("in the step")

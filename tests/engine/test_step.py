@@ -115,7 +115,7 @@ def test_jvp_and_vjp_are_adjoint(case):
 @every_kind
 def test_jacobian_is_that_of_each_row(case, graph):
     one = OneStep(case)
-    if case.constants and not one.cell.constants_by_row:
+    if case.constants and not one.cell.batched_constants:
         pytest.skip("its rows share a constant")
     widths = [s.shape[-1] for s in one.states]
     expected = np.zeros((ROWS, sum(widths), sum(widths)))

@@ -91,7 +91,7 @@ def test_shapes_of_the_initial_state(shapes, unroll):
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM"])
 def test_batch_of_the_initial_state_found_wrong_when_the_graph_runs(name, rows, jit):
     layer = getattr(keras_seq, name)(U)
-    count = len(layer.cell.states)
+    count = len(layer.cell.state_names)
     state = tf.TensorSpec([None, U])
     graph = tf.function(
         lambda x, states: layer(x, initial_state=list(states)),
@@ -229,7 +229,7 @@ def test_batch_of_the_constants(rows):
 
 def broken(step, size=U):
     class Broken(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [size], size
+        state_names, state_size, output_size = ("h",), [size], size
 
         def build(self, input_shape):
             self.kernel = self.add_weight(name="kernel", shape=(size, size))
@@ -283,7 +283,7 @@ def test_step_that_returns_other_states(step):
 
 def test_cell_without_a_step():
     class Stepless(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [U], U
+        state_names, state_size, output_size = ("h",), [U], U
 
     with pytest.raises(TypeError, match="expected a method step"):
         keras_seq.RNN(Stepless())(tf.ones((B, T, U)))

@@ -178,7 +178,7 @@ def check_finite_differences(given, step=1e-5, directions=2):
     """Gradients of inputs, targets, initial states and weights, eager and compiled, are central differences, in float64."""
     layer, rng = given.layer, np.random.default_rng(5)
     cotangents = [rng.normal(size=r.shape) for r in given.run()]
-    names = ["sequences", "targets", *[f"state {s}" for s in layer.cell.states], *[w.path for w in layer.weights]]
+    names = ["sequences", "targets", *[f"state {s}" for s in layer.cell.state_names], *[w.path for w in layer.weights]]
     n = 2 + len(given.states)
 
     def loss(x, targets, states):

@@ -138,7 +138,7 @@ def test_the_flag_is_a_boolean(value):
 
 def test_a_name_that_is_exposed_twice_is_refused():
     class Twice(keras_seq.Cell):
-        states, state_size, output_size = ("h",), [3], 3
+        state_names, state_size, output_size = ("h",), [3], 3
 
         def step(self, projected, states, constants=()):
             keras_seq.expose(h=projected)

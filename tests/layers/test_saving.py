@@ -15,7 +15,7 @@ import tensorflow as tf
 from conformance import CASES, KINDS, D, T, assert_close, named
 
 import keras_seq
-from keras_seq.cells.arguments import arguments
+from keras_seq.arguments import arguments
 
 MEMORIES = [
     *("SimpleRNN", "Elman", "Jordan", "ResidualRNN", "NARX", "AR"),

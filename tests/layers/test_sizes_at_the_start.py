@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import initializers
 
 import keras_seq
-from keras_seq.cells.arguments import arguments
+from keras_seq.arguments import arguments
 from keras_seq.models import small_encoder
 
 X = np.random.default_rng(0).standard_normal((4, 60, 4)).astype("float32")

@@ -87,7 +87,7 @@ def test_learned_initial_state(case):
     fresh = type(layer).from_config(layer.get_config())
     fresh.build((None, None, D))
     learned = {w.name: w for w in fresh.trainable_weights if w.name.startswith("initial")}
-    assert list(learned) == [f"initial_{s}" for s in fresh.cell.states]
+    assert list(learned) == [f"initial_{s}" for s in fresh.cell.state_names]
     assert [w.shape for w in learned.values()] == [(size,) for size in fresh.cell.state_size]
     assert not any(np.any(w.numpy()) for w in learned.values())
 
@@ -104,7 +104,7 @@ def test_conditioned_cell_keeps_its_cells_learned_state(inner):
     layer = keras_seq.RNN(keras_seq.ConditionedCell(cell))
     layer(tf.ones((2, T, D)), constants=[tf.ones((2, 3))])
     names = [w.name for w in layer.trainable_weights]
-    assert [n for n in names if n.startswith("initial")] == [f"initial_{s}" for s in cell.states]
+    assert [n for n in names if n.startswith("initial")] == [f"initial_{s}" for s in cell.state_names]
     assert layer.cell.recurrent_dropout == 0.25
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 import keras_seq
-from keras_seq.layers.named import CellLayer
+from keras_seq.layers.cell_layer import CellLayer
 
 register = keras.saving.register_keras_serializable(package="user")
 NAMED = sorted(n for n in keras_seq.__all__ if inspect.isclass(v := getattr(keras_seq, n)) and issubclass(v, CellLayer))

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 import keras_seq
-from keras_seq.cells.arguments import arguments
+from keras_seq.arguments import arguments
 
 AROUND = {"AttentionCell", "ConditionedCell"}
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}

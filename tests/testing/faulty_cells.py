@@ -71,7 +71,7 @@ class WrongType(Plain):
 
 @registered
 class OneStateTooFew(Plain):
-    states = ("h", "c")
+    state_names = ("h", "c")
 
 
 @registered
@@ -154,7 +154,7 @@ class Leaking(Plain):
 
 @registered
 class WrongHistory(Plain):
-    def history(self, forced):
+    def states_before(self, forced):
         return lambda projected, states, targets: tuple(ops.broadcast_to(s, ops.shape(projected)) for s in states)
 
 

@@ -12,7 +12,7 @@ registered = keras.saving.register_keras_serializable(package="visitor")
 class StrangeCell(keras_seq.Cell):
     """Three states of two widths, a nested projection, a kernel used twice, an element-wise weight that must be positive."""
 
-    states, state_size, output_size = ("a", "m", "n"), [4, 3, 4], 7
+    state_names, state_size, output_size = ("a", "m", "n"), [4, 3, 4], 7
 
     def __init__(self, slope=2.0, **kwargs):
         super().__init__(**kwargs)

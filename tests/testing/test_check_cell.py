@@ -23,7 +23,7 @@ from keras_seq.layers import rnn
 from keras_seq.testing import check_cell
 from keras_seq.testing.checks import CHECKS
 from keras_seq.testing.differences import assert_close
-from keras_seq.testing.subject import Subject
+from keras_seq.testing.subject import CellUnderTest
 
 pytestmark = pytest.mark.deep
 
@@ -72,7 +72,7 @@ def test_built_cells_are_checked_at_their_width_and_left_as_they_are(capsys):
     before = [w.copy() for w in cell.get_weights()], cell.get_config(), set(vars(cell))
     state = random.getstate()
     check_cell(cell, skip=NAMES[6:], verbose=True)
-    assert Subject(cell).features == 2
+    assert CellUnderTest(cell).features == 2
     assert_close(cell.get_weights(), before[0], 0.0)
     assert (cell.get_config(), set(vars(cell))) == before[1:]
     assert random.getstate() == state
@@ -124,7 +124,7 @@ def test_skipped_checks_are_left_out(capsys):
 
 def run_check(name, cell, constants=()):
     (check,) = (c for c in CHECKS if c.name == name)
-    return check.run(Subject(cell, constants=constants))
+    return check.run(CellUnderTest(cell, constants=constants))
 
 
 def check_found(name, cell, found):
@@ -230,7 +230,7 @@ def test_on_another_backend_it_says_so():
 
 def test_settings_reach_inner_cells_and_nothing_else():
     inner = keras_seq.GRUCell(4, dropout=0.5, kernel_initializer=keras.initializers.RandomUniform(seed=3))
-    subject = Subject(keras_seq.ConditionedCell(inner), constants=[(None, 2)])
+    subject = CellUnderTest(keras_seq.ConditionedCell(inner), constants=[(None, 2)])
     before = copy.deepcopy(subject.config)
     cell = subject.cell("mixed_float16", recurrent_dropout=0.25)
     assert (cell.dropout, cell.cell.dropout, cell.cell.recurrent_dropout) == (0.0, 0.0, 0.25)

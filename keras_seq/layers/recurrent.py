@@ -3,7 +3,7 @@
 import keras
 
 from keras_seq import cells
-from keras_seq.layers.named import USE_CUDNN, CellLayer
+from keras_seq.layers.cell_layer import USE_CUDNN, CellLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")

@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Self
 
-from keras_seq.cells.arguments import LAYER_ARGUMENTS, arguments, one_of, refuse_unknown, snake_case
+from keras_seq.arguments import LAYER_ARGUMENTS, arguments, one_of, refuse_unknown, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.layers.rnn import RNN
 from keras_seq.typing import Config

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.typing import Step, Tensor
 
 

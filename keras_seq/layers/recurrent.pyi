@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from keras_seq.layers.named import CellLayer
+from keras_seq.layers.cell_layer import CellLayer
 from keras_seq.typing import Activation, Constraint, DType, Initializer, Regularizer, Shape
 
 class SimpleRNN(CellLayer):

@@ -2,15 +2,16 @@
 
 import keras
 
-from keras_seq.cells.arguments import positive_integer
+from keras_seq.arguments import positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.layers.rnn import RNN
-from keras_seq.layers.stepwise import Stepwise, fits, shapes_of_states
+from keras_seq.layers.streamable import Streamable
+from keras_seq.shapes import fits, shapes_of_states
 
 
 def check_part(name, layer):
     """An error that names the argument unless this is a layer that can be a part."""
-    if not (isinstance(layer, Stepwise) and isinstance(layer, keras.layers.Layer)):
+    if not (isinstance(layer, Streamable) and isinstance(layer, keras.layers.Layer)):
         raise TypeError(f"{name}: expected a sequence layer of keras_seq, got {layer!r}")
     if getattr(layer, "return_internals", False):
         raise ValueError(f"{name}: expected a layer with return_internals=False, got {layer.name}")
@@ -56,7 +57,7 @@ def state_names(layer):
     """What each state of a layer is, in the order of the flat list."""
     if hasattr(layer, "parts_with_states"):
         return [name for part in layer.parts_with_states for name in state_names(part)]
-    names = getattr(getattr(layer, "cell", None), "states", None) or range(len(layer.state_size))
+    names = getattr(getattr(layer, "cell", None), "state_names", None) or range(len(layer.state_size))
     return [f"{layer.name} {name}" for name in names][: len(layer.state_size)]
 
 
@@ -76,7 +77,7 @@ def checked_states(layer, initial_state, batch, name="initial_state"):
 def reads_constants(layer):
     """Whether the layer takes constants: its cell does, or one of its parts."""
     return bool(
-        getattr(getattr(layer, "cell", None), "constants", ())
+        getattr(getattr(layer, "cell", None), "constant_names", ())
         or any(map(reads_constants, getattr(layer, "parts_with_states", ())))
     )
 

@@ -13,13 +13,13 @@ from keras_seq.typing import Config, Shape, Tensor
 SETTLED = ("dropout", "recurrent_dropout", "zoneout", "seed", "learn_initial_state")
 
 
-class CellAround(Cell):
+class CellWrapper(Cell):
     """A cell whose step is that of its `cell` with something added to what the inputs give, made of constants (b, ...).
 
     The step is computed by its own dtype policy, whatever that of the cell within.
     """
 
-    constants_by_row = True
+    batched_constants = True
 
     def __init__(self, cell: Cell, **kwargs: Any) -> None:
         for name in SETTLED:
@@ -28,8 +28,12 @@ class CellAround(Cell):
         kwargs.update({name: getattr(cell, name) for name in SETTLED[:-1]})
         super().__init__(**kwargs)
         self.cell = cell
-        self.states, self.state_size, self.output_size = cell.states, cell.state_size, cell.output_size
-        self.blocked, self.takes_targets, self.mixes_rows = cell.blocked, cell.takes_targets, cell.mixes_rows
+        self.state_names, self.state_size, self.output_size = cell.state_names, cell.state_size, cell.output_size
+        self.blocked, self.supports_teacher_forcing, self.couples_batch = (
+            cell.blocked,
+            cell.supports_teacher_forcing,
+            cell.couples_batch,
+        )
 
     def build(self, input_shape: Shape) -> None:
         if not self.cell.built:

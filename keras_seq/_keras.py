@@ -1,0 +1,55 @@
+"""What the package uses of Keras that Keras does not export, each with its reason; tests/test_private_keras.py holds it so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+
+__all__ = [
+    "AutocastScope",
+    "DropoutRNNCell",
+    "carried_mask",
+    "kept_batch",
+    "loop_of_keras",
+    "new_dropout_mask",
+    "run_graph",
+]
+
+# AutocastScope: under a mixed policy Keras casts the weights of a layer to the short type while it is called. A cell says
+# itself where that is right, as its states must not be added up in it.
+# DropoutRNNCell: `keras.layers.RNN` draws one mask of dropout for all steps only for cells of this class.
+
+
+def carried_mask(x: Any) -> Any:
+    """The mask that Keras carries with a tensor; None for none. A loss is given the tensor, but not its mask."""
+    return getattr(x, "_keras_mask", None)
+
+
+def kept_batch(layer: keras.layers.RNN) -> int | None:
+    """The number of rows of the states that a stateful layer keeps."""
+    return layer._expected_batch_size
+
+
+def new_dropout_mask(cell: DropoutRNNCell, like: Any, rate: float) -> Any:
+    """A mask as a cell of Keras draws it, of one sequence; the one that it keeps itself another call at a time would find."""
+    return cell._create_dropout_mask(like, rate)
+
+
+def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
+    """Run a functional model anew with `call(layer, *args, **kwargs)` in the place of every layer.
+
+    `keras.models.clone_model` does so, but gives no layer any further inputs, as the states of a step are.
+    """
+    return model._run_through_graph(inputs, operation_fn=lambda layer: layer, call_fn=call)
+
+
+def loop_of_keras(settings: Any, sequences: Any, initial_state: Sequence[Any], mask: Any) -> tuple[Any, Any, Any]:
+    """`(last output, outputs, states)` of the loop of `keras.layers.RNN` with the cell and the flags of `settings`.
+
+    Its loop is a method that asks nothing else of its layer; a layer of Keras would check and cast what stands here already.
+    """
+    return keras.layers.RNN.inner_loop(settings, sequences, initial_state, mask)

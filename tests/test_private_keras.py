@@ -1,0 +1,76 @@
+"""What is used of Keras that it does not export: each name is there, and what breaks without it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_seq
+from keras_seq import _keras
+
+
+def test_weights_are_cast_but_where_a_scope_says_otherwise():
+    """Without the scope a cell would add up its states in sixteen bits."""
+    with _keras.AutocastScope("float16"):
+        weight = keras.Variable(np.ones(2, "float32"))
+        assert ops.convert_to_tensor(weight).dtype == tf.float16
+        with _keras.AutocastScope("float32"):
+            assert ops.convert_to_tensor(weight).dtype == tf.float32
+
+
+def test_the_loop_of_keras_draws_one_mask_for_all_steps_of_our_cells():
+    cell = keras_seq.SimpleRNNCell(
+        64, dropout=0.5, kernel_initializer="identity", recurrent_initializer="zeros", activation=None
+    )
+    outputs = keras.layers.RNN(cell, return_sequences=True)(tf.ones((1, 6, 64)), training=True).numpy()
+    assert np.any(outputs == 0)
+    assert np.all(outputs == outputs[:, :1])
+
+
+def test_a_mask_is_carried_with_a_tensor():
+    x = keras.layers.Masking()(tf.constant([[[1.0], [0.0]]]))
+    np.testing.assert_array_equal(_keras.carried_mask(x), [[True, False]])
+    assert _keras.carried_mask(tf.ones(2)) is None
+
+
+def test_how_many_rows_a_stateful_layer_keeps():
+    layer = keras_seq.LSTM(2, stateful=True)
+    layer(tf.ones((3, 4, 5)))
+    assert _keras.kept_batch(layer) == 3
+
+
+def test_a_mask_of_dropout_as_a_cell_of_keras_draws_it():
+    cell = keras.layers.LSTMCell(4, dropout=0.5)
+    masks = _keras.new_dropout_mask(cell, tf.ones((2, 30)), 0.5)
+    assert {float(x) for x in np.ravel(masks)} == {0.0, 2.0}
+
+
+def test_a_functional_model_is_run_anew():
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Dense(4)(x)))
+    seen = []
+
+    def call(layer, *args, **kwargs):
+        seen.append(layer.name)
+        return layer(*args, **kwargs)
+
+    given = tf.ones((2, 3))
+    np.testing.assert_allclose(_keras.run_graph(model, given, call), model(given), rtol=1e-6)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_loop_of_keras_on_a_step_of_ours(masked):
+    import types
+
+    def step(x, states):
+        h = states[0] + x
+        return h, [h]
+
+    flags = {"go_backwards": False, "return_sequences": True, "stateful": False, "unroll": False}
+    settings = types.SimpleNamespace(cell=step, zero_output_for_mask=False, **flags)
+    mask = tf.constant([[True, False, True]]) if masked else None
+    _, outputs, states = _keras.loop_of_keras(settings, tf.ones((1, 3, 1)), [tf.zeros((1, 1))], mask)
+    np.testing.assert_array_equal(outputs[0, :, 0], [1, 1, 2] if masked else [1, 2, 3])
+    np.testing.assert_array_equal(states[0], outputs[:, -1])
