@@ -173,7 +173,7 @@ def _rates(cell):
 
 
 def test_what_zoneout_leaves_is_not_in_the_output(monkeypatch):
-    mutate(monkeypatch, base.Cell, "advanced", statement(op("is"), within=loop()), "pass")
+    mutate(monkeypatch, base.Cell, "run_step", statement(op("is"), within=loop()), "pass")
     for case in ZONED:
         if case.layer != "Jordan":
             caught(conformance.check_oracle, case)

@@ -62,7 +62,7 @@ def check_project(subject):
     rng = np.random.default_rng(4)
     outputs = tf.constant(rng.normal(size=(*given.x.shape[:2], output.shape[-1])))
     if not layer.cell.readout_reads_constants:  # the constants have one row for each
-        _check_any_axes(layer.cell.read_out, outputs, "readout")
+        _check_any_axes(layer.cell.run_readout, outputs, "readout")
 
 
 def _check_any_axes(function, x, name):
