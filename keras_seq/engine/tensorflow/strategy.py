@@ -71,7 +71,7 @@ def scan(
         ValueError: a step that returns states of another number, shape or type than it got, or calls `dot` with a kernel
             that is no matrix or depends on a state or an input.
     """
-    inputs = tf.nest.map_structure(at_least_one_step, inputs)
+    inputs = tf.nest.map_structure(lambda x: at_least_one_step(tf.convert_to_tensor(x)), inputs)
     first = tf.nest.flatten(inputs)[0]
     sizes = tf.shape(first)[:2]
     inputs = tf.nest.map_structure(lambda x: leading(x, sizes, first.shape[:2], "inputs"), inputs)
