@@ -118,12 +118,12 @@ AT_ONCE = [c for c in HELD if c.targets or c.arguments.get("recurrent") is False
 @pytest.mark.parametrize(
     ("name", "place", "change"),
     [
-        ("first", call("take"), "{0}"),
-        ("back", op("-", "count"), "tf.maximum({0} - 2, 0)"),
+        ("compacted", call("take"), "{0}"),
+        ("expanded", op("-", "count"), "tf.maximum({0} - 2, 0)"),
         ("at_last", item("last"), "{0}[:1]"),
-        ("shown", call("take"), "{0}"),
-        ("shown", choice("zero"), negated),
-        ("shown", call("where", "count"), "{1}"),
+        ("filled_forward", call("take"), "{0}"),
+        ("filled_forward", choice("zero"), negated),
+        ("filled_forward", call("where", "count"), "{1}"),
     ],
 )
 def test_masked_steps_left_out_wrongly(name, place, change, monkeypatch):

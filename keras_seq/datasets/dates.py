@@ -48,7 +48,7 @@ SEED = 1582
 def write_date(day, form, lead="", case="names"):
     """One date in one of the human forms.
 
-    Arguments:
+    Args:
         day: a `datetime.date` of 1950 to 2049.
         form: one of `FORMS`; its two-digit years are those of 1950 to 2049.
         lead: one of `LEADS`: whether and how the weekday stands before it.
@@ -63,8 +63,11 @@ def write_date(day, form, lead="", case="names"):
 
     Example:
 
-    >>> write_date(datetime.date(2021, 3, 3), "{month} {nth}, {y}", "{weekday}, ")
-    'Wednesday, March 3rd, 2021'
+    ```python
+    import datetime
+    from keras_seq.datasets.dates import write_date
+    print(write_date(datetime.date(2021, 3, 3), "{month} {nth}, {y}", "{weekday}, "))  # Wednesday, March 3rd, 2021
+    ```
     """
     if not isinstance(day, datetime.date):
         raise TypeError(f"day: expected a datetime.date, got {type(day).__name__}")

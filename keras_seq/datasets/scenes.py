@@ -71,7 +71,7 @@ class SceneObject:
 def draw_scene(objects, rng):
     """Draws objects, the first one lowest, on a light background with a tint, a slope and grain of its own.
 
-    Arguments:
+    Args:
         objects: a list of `SceneObject`.
         rng: a `numpy.random.Generator`; decides the background and how bright each object is.
 
@@ -83,9 +83,12 @@ def draw_scene(objects, rng):
 
     Example:
 
-    >>> red = SceneObject("small", "red", "square", x=12.0, y=24.0, radius=5.0)
-    >>> draw_scene([red], np.random.default_rng(0)).shape
-    (48, 48, 3)
+    ```python
+    import numpy as np
+    from keras_seq.datasets.scenes import SceneObject, draw_scene
+    red = SceneObject("small", "red", "square", x=12.0, y=24.0, radius=5.0)
+    print(draw_scene([red], np.random.default_rng(0)).shape)  # (48, 48, 3)
+    ```
     """
     _check_rng(rng)
     across = np.linspace(-1, 1, SIDE)
@@ -109,7 +112,7 @@ def describe(objects):
     The subject of the canonical sentence is the left object of two side by side and the upper of two that stand one
     over the other, so that it uses "left of" and "above" only; the others say the same in other words, or conversely.
 
-    Arguments:
+    Args:
         objects: a list of one or two `SceneObject`s, in any order.
 
     Returns:
@@ -122,10 +125,12 @@ def describe(objects):
 
     Example:
 
-    >>> red = SceneObject("small", "red", "square", x=12.0, y=24.0, radius=5.0)
-    >>> blue = SceneObject("large", "blue", "circle", x=34.0, y=26.0, radius=9.5)
-    >>> describe([blue, red])[0]
-    'a small red square left of a large blue circle'
+    ```python
+    from keras_seq.datasets.scenes import SceneObject, describe
+    red = SceneObject("small", "red", "square", x=12.0, y=24.0, radius=5.0)
+    blue = SceneObject("large", "blue", "circle", x=34.0, y=26.0, radius=9.5)
+    print(describe([blue, red])[0])  # a small red square left of a large blue circle
+    ```
     """
     objects = _checked(objects)
     if len(objects) == 1:
@@ -151,7 +156,7 @@ def describe(objects):
 def is_held_out_pair(a, b):
     """Whether two kinds never stand together in `train`: one in five pairs, spread evenly over all kinds.
 
-    Arguments:
+    Args:
         a, b: two of `KINDS`, in any order.
 
     Example:
@@ -165,7 +170,7 @@ def is_held_out_pair(a, b):
 def sample_scene(rng, *, held_out=None):
     """Draws by lot the one or two objects of a scene, the subject of its canonical sentence first.
 
-    Arguments:
+    Args:
             held_out: None for a scene as in `train`; "pairs" for two objects that never stand together there (see
             `is_held_out_pair`), each of a kind that does occur; "kinds" for a scene with a kind of `HELD_OUT_KINDS`.
 

@@ -16,15 +16,15 @@ SIGMA = 6.0  # words: how fast CIDEr-D falls as the lengths part
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], max_order: int = 4) -> float:
-    r"""The BLEU of a corpus: how many n-grams of the hypotheses their references hold as well.
+    """The BLEU of a corpus: how many n-grams of the hypotheses their references hold as well.
 
-    $$\mathrm{BLEU}_N = \min(1, e^{1 - r/c}) \; \Big(\prod_{n=1}^N p_n\Big)^{1/N}$$
+        BLEU_N = min(1, exp(1 - r / c)) (p_1 p_2 .. p_N)^(1/N)
 
     Here p_n is the share of the n-grams of all hypotheses that a reference holds at least as often, c the words in all
     hypotheses, and r those in the references, for each item the reference nearest to its hypothesis in length (of two,
     the shorter). There is no smoothing: the score is 0 as soon as one p_n is. Counted by sacrebleu.
 
-    Arguments:
+    Args:
         hypotheses: a list of sentences, one an item.
         references: a list of lists of sentences; items may differ in how many they have.
         max_order: N, the words in the longest n-gram.
@@ -41,8 +41,10 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], 
 
     Example:
 
-    >>> round(corpus_bleu(["a red square"], [["a small red square"]], max_order=2), 3)
-    0.507
+    ```python
+    from keras_seq.metrics import corpus_bleu
+    print(round(corpus_bleu(["a red square"], [["a small red square"]], max_order=2), 3))  # 0.507
+    ```
     """
     _check(hypotheses, references)
     if not isinstance(max_order, int) or isinstance(max_order, bool):
@@ -57,19 +59,19 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], 
 
 
 def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    r"""The CIDEr-D of a corpus: n-grams weighted by how telling they are, so that saying what all say gains little.
+    """The CIDEr-D of a corpus: n-grams weighted by how telling they are, so that saying what all say gains little.
 
     With g_n(s) the vector of the n-grams of a sentence s, each counted and times log(items / items whose references
     hold it), l(s) the words of s, and S the references of one item:
 
-    $$\frac{10}{4} \sum_{n=1}^4 \frac{1}{|S|} \sum_{s \in S} e^{-(l(h) - l(s))^2 / 2\sigma^2}
-      \frac{\min(g_n(h), g_n(s)) \cdot g_n(s)}{\|g_n(h)\| \|g_n(s)\|}$$
+        CIDEr-D = 10/4 sum_{n=1..4} 1/|S| sum_{s in S} exp(-(l(h) - l(s))^2 / (2 sigma^2))
+                  min(g_n(h), g_n(s)) . g_n(s) / (|g_n(h)| |g_n(s)|)
 
     averaged over the items, with sigma = 6 words. An n-gram that no reference holds counts as held by one item. A
     corpus of one item scores 0, as each n-gram of its references is held by all items. The words are not stemmed, as in
     the code that published scores come from.
 
-    Arguments:
+    Args:
         hypotheses: a list of sentences, one an item.
         references: a list of lists of sentences; items may differ in how many they have.
 
@@ -84,8 +86,10 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
     Example:
 
-    >>> round(cider_d(["a red square", "a blue circle"], [["a red square"], ["one blue circle"]]), 3)
-    5.208
+    ```python
+    from keras_seq.metrics import cider_d
+    print(round(cider_d(["a red square", "a blue circle"], [["a red square"], ["one blue circle"]]), 3))  # 5.208
+    ```
     """
     _check(hypotheses, references)
     counts = [[_ngrams(sentence) for sentence in own] for own in references]

@@ -162,7 +162,7 @@ class _Chunks:
             return outputs
         mask = tf.transpose(tf.reverse(recurrence.mask, [1]) if recurrence.go_backwards else recurrence.mask)
         axes = [1, 0, *range(2, len(outputs.shape))]
-        return tf.transpose(RealSteps(mask).shown(tf.transpose(outputs, axes), False), axes)
+        return tf.transpose(RealSteps(mask).filled_forward(tf.transpose(outputs, axes), False), axes)
 
     def joined_vjp(self, cotangent):
         """The cotangents of the outputs of all chunks from that of what `joined` makes of them."""

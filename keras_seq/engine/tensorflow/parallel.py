@@ -23,9 +23,9 @@ def run(recurrence: Recurrence, states_before: Callable[..., Sequence[tf.Tensor]
 
     def before(projected, real):
         """Those of all steps from those of the real steps alone."""
-        seen = projected if real is None else tf.nest.map_structure(real.first, projected)
+        seen = projected if real is None else tf.nest.map_structure(real.compacted, projected)
         found = states_before(recurrence.weights, seen, recurrence.states)
-        return found if real is None else [real.back(s) for s in found]
+        return found if real is None else [real.expanded(s) for s in found]
 
     return _run(recurrence, before)
 
@@ -67,7 +67,7 @@ def _run(recurrence, states_before):
     else:
         each = zip(after, recurrence.states, strict=True)
         final = [tf.where(column(real.any, s), real.at_last(a), s) for a, s in each]
-        outputs = [real.shown(o, recurrence.zero_output_for_mask) for o in outputs]
+        outputs = [real.filled_forward(o, recurrence.zero_output_for_mask) for o in outputs]
     outputs = [swap(o) if recurrence.return_sequences else o[-1] for o in outputs]
     structure = tf.nest.map_structure(lambda _: None, output)
     return Forward(outputs, structure, list(like(final, recurrence.states)), None)
@@ -83,18 +83,18 @@ class RealSteps:
         self.any = self.count[-1] > 0
         self.last = take(self.order, tf.maximum(self.count - 1, 0))  # the last real step up to each, if there is one
 
-    def first(self, x):
+    def compacted(self, x):
         """`x` with its real steps before all others, their order kept."""
         return take(x, self.order)
 
-    def back(self, x):
-        """What the `first` form holds for the next real step, at every step."""
+    def expanded(self, x):
+        """What the compacted form holds for the next real step, at every step."""
         return take(x, self.count - tf.cast(self.mask, "int32"))
 
     def at_last(self, x):
         return take(x, self.last[-1:])[0]
 
-    def shown(self, x, zero):
+    def filled_forward(self, x, zero):
         """`x` at real steps; at others what it was at the last one, or zeros."""
         if zero:
             return tf.where(column(self.mask, x), x, tf.zeros_like(x))
