@@ -167,5 +167,5 @@ def named(registry: Any, name: str, value: Any) -> Any:
 
 
 def copied(initializer: Any) -> Any:
-    """The same initializer for another weight: one drawn anew, as an object must not draw two weights alike."""
+    """A copy of an initializer, for another weight: an initializer object of Keras gives the same values at every call."""
     return initializers.get(initializers.serialize(initializer)) if hasattr(initializer, "get_config") else initializer

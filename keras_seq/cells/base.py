@@ -261,7 +261,7 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         return [ops.zeros((batch_size, size), dtype=self.variable_dtype) for size in self.state_size]
 
     def masked_constants(self, constants: Sequence[Tensor], masks: Any) -> Sequence[Tensor]:
-        """The constants, given the masks that Keras carries with them; a cell that reads these says how."""
+        """The constants, given the masks that Keras carries with them; override it to use the masks."""
         return constants
 
     def _short(self, tensors):

@@ -154,7 +154,7 @@ def ctc_beam_search(
             return ops.take_along_axis(x, which, axis=1)
 
         begins = ops.logical_or(_begins(begins, tokens, length, parent, label, grown), alone)
-        alive = score > WORST  # what fills the beam up, in whatever order it comes, must not pass for a prefix
+        alive = score > WORST  # leave out the unused slots of the beam, which hold no prefix
         begins = ops.logical_and(begins, ops.logical_and(alive[:, :, None], alive[:, None]))
         length, tokens = of(length), ops.take_along_axis(tokens, parent[:, :, None], axis=1)
         end = ops.logical_and(grown[:, :, None], places == length[:, :, None])

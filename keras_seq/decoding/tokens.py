@@ -59,7 +59,7 @@ class DecodingConstraints:
         try:
             logits, new = step(token, old)
         except Exception as error:
-            # a table that is read past its end says nothing of the prompt: ask one that is not how long it is
+            # the step failed, maybe because a token lies outside its table: call it with token 0 to learn the table's size
             if self._tokens is not None:
                 self._check_tokens(step(ops.zeros_like(token), old)[0].shape[-1], error)
             raise
@@ -102,7 +102,7 @@ class DecodingConstraints:
         return ops.reshape(index + 1 >= self.most, (-1, 1))
 
     def forced(self):
-        """(b, p + max_length): the prompt, then `pad` as far as anyone will read."""
+        """(b, p + max_length): the prompt, padded with `max_length` times `pad`."""
         rows = ops.shape(self.prompt)[0]
         return ops.concatenate([self.prompt, ops.full((rows, self.max_length), self.pad, dtype="int32")], axis=1)
 

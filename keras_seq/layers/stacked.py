@@ -58,8 +58,8 @@ class Stacked(Streamable, keras.layers.Layer):
         widths: a list of positive integers, the units of each layer; only with such a class or function.
         skips: None, "residual" or "dense".
         dropout: share in [0, 1) of each layer's outputs to drop in training before the next layer reads them.
-        return_sequences: with `widths`, whether the last layer returns all outputs; a list of layers says so itself, and
-            then None is the only other value that may stand here.
+        return_sequences: with `widths`, whether the last layer returns all outputs. With a list of layers leave it None:
+            the last layer decides.
         return_state: return the final states too, after the output.
         seed: integer for the random numbers of dropout.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.

@@ -32,7 +32,7 @@ class Streamable:
     """
 
     not_stepwise: str | None = None
-    """Why the layer has no step form, as a sentence; None if it has one."""
+    """The reason why the layer has no step form, a sentence; None if it has one."""
     zero_output_for_mask = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -245,7 +245,7 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
         if target is None:
             return found
         target = strings("target", target, source.shape[0], "source")
-        # one more than the model reads: the first is read and not asked for, the last asked for and not read
+        # one token longer than what the model reads: its inputs are tokens[:-1], its targets tokens[1:]
         return found, self._padded(self.target.encode(target), self.target.pad, self._multiples[1], 1)
 
     def example(self, source: Any, target: Any = None) -> tuple[Any, Tensor]:
