@@ -38,8 +38,8 @@ class Bidirectional(Streamable, keras.layers.Layer):
 
     Over any sequence layer of keras_seq, stacks and convolutions too. The backward half reads each row's real steps in
     reverse, wherever its mask has holes; its outputs are put back in the order of the inputs. Without return_sequences both
-    halves give their output after the last step that they read. Hidden steps are as each half gives them: a memory repeats the last output of
-    its own direction, or in returned sequences gives zeros with `zero_output_for_mask` (Keras forces that).
+    halves give their output after the last step that they read. Hidden steps are as each half gives them: a memory repeats
+    the last output of its own direction, or in returned sequences gives zeros with `zero_output_for_mask` (Keras forces that).
 
     States, given and returned, are one flat list, those of the forward half and then those of the backward one. A stateful
     layer carries its states forwards only: the backward half is not stateful and starts anew with each batch, as the end of
