@@ -258,8 +258,12 @@ class _BackwardPass:
                 passed[:n] = zeros[:n]
         residuals = self._residuals(index, here)
         found = step_vjp(lane.step, lane.weights, residuals, lane.constants, self.transposed, dnew)
-        dstates = like(found.states if passed is None else map(tf.add, found.states, passed[n:]), dstates)
-        doutputs = () if passed is None else like(passed[:n], doutputs)
+        if passed is None:
+            doutputs, dstates = (), like(found.states, dstates)
+        elif lane.independent_rows:
+            doutputs, dstates = like(passed[:n], doutputs), like(select(mask, found.states, dstates), dstates)
+        else:  # other rows may read the states of a hidden one
+            doutputs, dstates = like(passed[:n], doutputs), like(map(tf.add, found.states, passed[n:]), dstates)
         read = [g for g, reads in zip([*found.constants, *found.weights], self.step.reads, strict=True) if reads]
         sums = tuple(s if g is None else s + g for s, g in zip(sums, read, strict=True))
         parts = iter(found.projected)
