@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from keras_seq import metrics as metrics
     from keras_seq import models as models
     from keras_seq import testing as testing
+    from keras_seq import training as training
 
-_ON_FIRST_USE = ("analysis", "datasets", "metrics", "models", "testing")
+_ON_FIRST_USE = ("analysis", "datasets", "metrics", "models", "testing", "training")
 
 
 if not TYPE_CHECKING:  # to a type checker this would be any attribute

@@ -24,6 +24,7 @@ import keras_seq
 from keras_seq.decoding import CTCLoss
 from keras_seq.metrics import BitsPerCharacter, Perplexity
 from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel, Seq2Seq, Vocabulary
+from keras_seq.training import OnlineLearner
 
 FOLDER = pathlib.Path(__file__).parent
 B, T, D, U = 3, 5, 3, 4
@@ -95,6 +96,12 @@ def of_tokens(model, inputs):
 
 def of_x(model, inputs):
     return model(inputs["x"])
+
+
+def next_gradients(model, inputs):
+    """The gradients that a learner would take its next step by."""
+    _, _, gradients, _ = model._rule.step(inputs["x"], model._kept, keras.ops.sum)
+    return keras.ops.concatenate([keras.ops.reshape(g, (-1,)) for g in gradients])
 
 
 def carried(model, inputs):
@@ -253,6 +260,16 @@ FRAMES = {"x": FRAMES.astype("float32"), "y": np.array([[1, 3], [4, 2], [3, 3]],
 WIDE = {"peepholes": True, "normalize": True, "projection": 3, "cell_clip": 0.4, "learn_initial_state": True}
 DELAYS = {"input_delays": [0, 2], "output_delays": [1, 3]}
 
+
+def learner():
+    """A learner of two streams, two steps after their beginning."""
+    model = OnlineLearner(keras_seq.GRUCell(U), D, rows=2)
+    model.compile("adam", "mse")
+    for x in np.random.default_rng(8).normal(size=(2, 2, D)).astype("float32"):
+        model.learn(x, np.ones((2, U), "float32"))
+    return model
+
+
 RECIPES = {
     "SimpleRNN": memory("SimpleRNN", U, state=[U]),
     "Elman": memory("Elman", U, outputs=2, state=[U]),
@@ -301,6 +318,9 @@ RECIPES = {
     "MaskedMean": layer(lambda: keras_seq.MaskedMean(name="golden"), stepped),
     "MaskedMax": layer(lambda: keras_seq.MaskedMax(name="golden"), stepped),
     "StepForm": Recipe(one_step),
+    "OnlineLearner": Recipe(
+        learner, (of_x, next_gradients), {"x": np.random.default_rng(7).normal(size=(2, D)).astype("float32")}
+    ),
     "Vocabulary": Recipe(strings, (encoded,), {"strings": np.array(["A red square!", "green", ""])}),
     "LanguageModel": Recipe(
         language_model,
