@@ -75,7 +75,11 @@ class ForwardGradient(abc.ABC):
             tape.watch(trained)
             states = [tf.identity(s) for s in one_row(values)]
             joined = tf.concat(states, axis=-1)[0]
-        learned = [tape.jacobian(joined, w, unconnected_gradients="zero") for w in trained]
+        if self.cell.learn_initial_state:
+            further = {"unconnected_gradients": "zero", "experimental_use_pfor": False}
+            learned = [tape.jacobian(joined, w, **further) for w in trained]
+        else:
+            learned = [tf.zeros((*joined.shape, *w.shape), w.dtype) for w in trained]
         return [*(tf.repeat(s, batch_size, axis=0) for s in states), *self._begin(batch_size, learned)]
 
     def step(
