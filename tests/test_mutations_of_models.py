@@ -54,7 +54,7 @@ def language(test, *given):
 
 
 def streaming(test, *given):
-    return suite(f"models/test_streams.py::{test}", *given)
+    return suite(f"models/test_stream_batches.py::{test}", *given)
 
 
 def words(test, *given):
