@@ -48,22 +48,37 @@ def test_nothing_of_a_trace_outlives_it(layer):
     assert len(private.gradient_registry.list()) == gradients
 
 
-def test_a_gradient_is_there_as_long_as_its_graph():
+def nested(function):
+    return tf.function(lambda x: tf.function(function)(x))
+
+
+def in_a_loop(function):
+    return tf.function(
+        lambda x: tf.while_loop(lambda i, y: i < 1, lambda i, y: (i + 1, function(x)), (0, tf.zeros((3, 4))))[1]
+    )
+
+
+def traced_before(function):
+    return tf.function(function).get_concrete_function(tf.ones((3, 5, 2)))
+
+
+@pytest.mark.parametrize("kept", [tf.function, nested, in_a_loop, traced_before], ids=lambda f: f.__name__)
+def test_a_gradient_is_there_as_long_as_its_graph(kept):
     """Of a function that is differentiated from outside, after all else of the trace has gone."""
     layer = keras_seq.LSTM(4)
     layer.build((3, 5, 2))
-    run = tf.function(lambda x: layer(x, training=True))
     x = tf.ones((3, 5, 2))
+
+    def gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x)
+
+    run = kept(lambda x: layer(x, training=True))
     run(x)
     gc.collect()
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = run(x)
-    found = tape.gradient(y, x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, training=True)
-    tf.debugging.assert_near(found, tape.gradient(y, x), 1e-6, 1e-6)
+    tf.debugging.assert_near(gradient(run), gradient(lambda x: layer(x, training=True)), 1e-6, 1e-6)
 
 
 def test_what_is_compiled_by_xla():
