@@ -383,8 +383,7 @@ def main(arguments=None):
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         report.draw(results, folder / "results.png")
-        if results.growth:
-            growth.draw(results.growth, folder / "growth.png")
+        growth.draw_all(results.growth, folder)
         given = sys.argv[1:] if arguments is None else arguments
         (folder / "RESULTS.md").write_text(report.page(results, report.command("bench.py", given)))
         print(f"\nwritten to {folder.resolve()}: RESULTS.md, results.png")

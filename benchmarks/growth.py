@@ -6,8 +6,8 @@
 
 Each figure is of a process of its own, which makes the layer, takes one step to compile and one to warm up, and then three:
 the least of their times, and the peak memory of the whole process, the framework's own half gigabyte included. A step gives
-the gradients of all weights and of the inputs, of the sum of squares of all outputs. What took longer than `--limit` seconds
-is not measured at greater lengths. The processes run one after the other, each length's side by side.
+the gradients of all weights and of the inputs, of the sum of squares of all outputs. What took longer than `--limit` seconds,
+or more memory than there is, is not measured at greater sizes. The processes run one after the other, each size's side by side.
 
 The sweep "checkpoint" shows what a step keeps for the backward pass, and what keeps less: the inputs and their gradient grow
 with the length in any case, and are the column `inputs alone`.
@@ -50,6 +50,7 @@ AXES = {  # of the sweeps that are drawn: the label, and which number of a size
     "rows": ("rows", 0),
     "units": ("inputs, and units", 3),
 }
+PICTURES = {"growth.png": ["length"], "growth_rows_units.png": ["rows", "units"]}
 
 
 # -- one figure, in its own process ----------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def peak():
 
 
 def measured(name, size, python, limit):
-    """`[seconds, MiB]`, or None: it took too long, or its interpreter lacks what it needs."""
+    """`[seconds, MiB]`, or None: it took too long or too much memory, or its interpreter lacks what it needs."""
     interpreter = python if CONTESTANTS[name][0] == TORCH else sys.executable
     command = [interpreter, __file__, "--one", name, *map(str, size)]
     try:
@@ -123,7 +124,8 @@ def measured(name, size, python, limit):
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
-        if CONTESTANTS[name][0] != TORCH:
+        too_large = done.returncode < 0 or "ResourceExhaustedError" in done.stderr
+        if not too_large and CONTESTANTS[name][0] != TORCH:
             raise RuntimeError(done.stderr)
         return None
     return json.loads(done.stdout.splitlines()[-1])
@@ -157,19 +159,20 @@ def text_of(found):
 
 
 def draw(sweeps, path):
-    """Seconds and memory of a step, a column for each sweep of `{name: found}`."""
+    """Seconds and memory of a step side by side, for each sweep of `{name: found}`."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(sweeps), figsize=(5.5 * len(sweeps), 7), layout="constrained", squeeze=False)
-    for column, (sweep_name, found) in enumerate(sweeps.items()):
+    figure, axes = plt.subplots(len(sweeps), 2, figsize=(11, 4.2 * len(sweeps)), layout="constrained", squeeze=False)
+    for row, (sweep_name, found) in zip(axes, sweeps.items(), strict=True):
         label, place = AXES[sweep_name]
-        for row, title in enumerate(("seconds of a training step", "MiB of the process at its peak")):
-            axis = axes[row, column]
+        for i, (axis, title) in enumerate(
+            zip(row, ("seconds of a training step", "MiB of the process at its peak"), strict=True)
+        ):
             for name, colour in COLOURS.items():
-                points = [(size[place], figures[name][row]) for size, figures in found.items() if name in figures]
+                points = [(size[place], figures[name][i]) for size, figures in found.items() if name in figures]
                 if points:
                     axis.plot(*zip(*points, strict=True), "o-", color=colour, label=name, lw=2, ms=5)
             axis.set(xscale="log", yscale="log", xlabel=label, title=title)
@@ -177,6 +180,13 @@ def draw(sweeps, path):
             axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
     figure.savefig(path, dpi=100)
+
+
+def draw_all(sweeps, folder):
+    """Each picture of which every sweep is there."""
+    for name, shown in PICTURES.items():
+        if set(shown) <= set(sweeps):
+            draw({sweep_name: sweeps[sweep_name] for sweep_name in shown}, folder / name)
 
 
 def main(arguments=None):
@@ -187,7 +197,7 @@ def main(arguments=None):
     parser.add_argument("--lengths", nargs="+", type=int, help="in place of those of the sweeps length and checkpoint")
     parser.add_argument("--limit", type=float, default=60, help="seconds of a step that are too many to go on (60)")
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="interpreter that has torch")
-    parser.add_argument("--picture", type=pathlib.Path, help="where to draw the sweeps over length, rows and units")
+    parser.add_argument("--pictures", type=pathlib.Path, metavar="FOLDER", help="where to draw: " + ", ".join(PICTURES))
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -203,8 +213,8 @@ def main(arguments=None):
         print(f"\n{name}: seconds of a training step of the LSTM (MiB)\n\n{text_of(found)}", flush=True)
         if name in AXES:
             drawn[name] = found
-    if options.picture and drawn:
-        draw(drawn, options.picture)
+    if options.pictures:
+        draw_all(drawn, options.pictures)
 
 
 if __name__ == "__main__":

@@ -135,5 +135,6 @@ def test_growth(bench, tmp_path):
     assert [list(row) for row in found.values()] == [["keras_seq", "inputs alone"]] * 2
     assert all(seconds > 0 and mib > 100 for row in found.values() for seconds, mib in row.values())
     assert bench.growth.text_of(found).splitlines()[0] == "| b,t,d,u | keras_seq | inputs alone |"
-    bench.growth.draw({"length": found, "rows": found}, tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").stat().st_size > 5000
+    bench.growth.draw_all({"length": found, "rows": found, "units": found}, tmp_path)
+    for name in bench.growth.PICTURES:
+        assert (tmp_path / name).stat().st_size > 5000
