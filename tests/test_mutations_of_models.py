@@ -28,6 +28,7 @@ from keras_seq.models import (
     LossWatch,
     Seq2Seq,
     Vocabulary,
+    carried_states,
     generation,
     small_encoder,
     starts,
@@ -257,9 +258,9 @@ MUTANTS = [
     (home(stream_batches), "stream_batches", op("==", 0), "True", [ONE_ARRAY]),
     (home(stream_batches), "stream_batches", call("min"), calls("max"), [streaming("test_documents_in_streams")]),
     (home(stream_batches), "stream_batches", op("+", "steps", 1), "{0}", [ONE_ARRAY]),
-    (home(stream_batches), "carried", call("where", op("+")), "ops.where({0}, {2}, {1})", [GAPS]),
+    (carried_states, "carried", call("where", op("+")), "ops.where({0}, {2}, {1})", [GAPS]),
     (
-        home(stream_batches),
+        carried_states,
         "carried",
         call("concatenate", nth=1),
         "ops.concatenate([ops.ones_like({0.0}), {0.1}], axis=1)",
@@ -354,7 +355,7 @@ MUTANTS = [
 # they change nothing that anyone can see
 EQUIVALENTS = [
     (
-        home(stream_batches),
+        carried_states,
         "first_state",
         op("-", 1),
         "{0}",
