@@ -228,8 +228,8 @@ MUTANTS = [
     (WaveNet, "_apply_layers", call("tanh"), calls("ops.sigmoid"), [plain("WaveNet")]),
     (WaveNet, "_apply_layers", call("relu", call("first")), "{0}", [plain("WaveNet")]),
     (WaveNet, "_apply_layers", op("<"), "{0} < {1} - 1", [plain("WaveNet")]),
-    (home(TCN), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
-    (home(TCN), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
+    (home(WaveNet), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
+    (home(WaveNet), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
     # streams of whole models
     (home(StepForm), "_along_features", call("getattr"), "-1", [refused("a Softmax, of which")]),
     (StepForm, "call", item("mask", nth=0), "mask[-1]", [MASKED_STEP]),
