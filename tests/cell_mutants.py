@@ -89,7 +89,7 @@ GROUPS = [
         [
             (statement(within=loop()), "pass"),
             (call("concatenate"), argument(0, "{}[::-1]")),
-            (item("states", 2), "{0}[:1:-1]"),
+            (item("state_names", 2), "{0}[:1:-1]"),
             (call("zip", "sigmoid_gates"), argument(0, "{}[::-1]")),
         ],
     ),
