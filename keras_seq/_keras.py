@@ -16,6 +16,7 @@ __all__ = [
     "kept_batch",
     "loop_of_keras",
     "new_dropout_mask",
+    "report_loss",
     "run_graph",
 ]
 
@@ -37,6 +38,11 @@ def kept_batch(layer: keras.layers.RNN) -> int | None:
 def new_dropout_mask(cell: DropoutRNNCell, like: Any, rate: float) -> Any:
     """A mask as a cell of Keras draws it, of one sequence; the one that it keeps itself another call at a time would find."""
     return cell._create_dropout_mask(like, rate)
+
+
+def report_loss(model: keras.Model, loss: Any) -> None:
+    """Count a loss in what `fit` shows as "loss": Keras has no public way for a `train_step` that takes its own gradients."""
+    model._loss_tracker.update_state(loss)
 
 
 def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:

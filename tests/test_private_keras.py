@@ -46,6 +46,14 @@ def test_a_mask_of_dropout_as_a_cell_of_keras_draws_it():
     assert {float(x) for x in np.ravel(masks)} == {0.0, 2.0}
 
 
+def test_a_loss_is_reported():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    _keras.report_loss(model, 3.0)
+    _keras.report_loss(model, 5.0)
+    assert float(model.get_metrics_result()["loss"]) == 4.0
+
+
 def test_a_functional_model_is_run_anew():
     x = keras.Input((3,))
     model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Dense(4)(x)))

@@ -9,9 +9,14 @@ import keras
 
 
 def functional(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:
-    """`function(*args)`, which reads the variables, as a function `(weights, *args)` of their values, a list of tensors."""
+    """`function(*args)`, which reads the variables, as a function `(weights, *args)` of their values, a list of tensors.
 
-    def pure(weights: Sequence[Any], *args: Any) -> Any:
+    With None for the weights the variables are as they are, and what the function assigns to others is kept.
+    """
+
+    def pure(weights: Sequence[Any] | None, *args: Any) -> Any:
+        if weights is None:
+            return function(*args)
         with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
             return function(*args)
 

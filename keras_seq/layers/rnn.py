@@ -250,9 +250,8 @@ class RNN(Streamable, keras.layers.RNN):
         if dropping:
             constants = (*constants, cell.drawn_mask(states[0], cell.recurrent_dropout))
         functions = functions_of(cell, self.return_internals, dropping)
-        weights = [ops.convert_to_tensor(v) for v in functions.variables]
         if engine.scan is None or self.unroll:
-            results, states = self._keras_loop(functions, weights, inputs, states, constants, mask)
+            results, states = self._keras_loop(functions, inputs, states, constants, mask)
         else:
             in_chunks = self.checkpoint or self.truncate is not None
             in_loop = in_chunks or cell.couples_batch or any(cell.zoneout_rates())
@@ -263,7 +262,7 @@ class RNN(Streamable, keras.layers.RNN):
                 inputs,
                 states,
                 constants,
-                weights,
+                [ops.convert_to_tensor(v) for v in functions.variables],
                 mask,
                 go_backwards=self.go_backwards,
                 return_sequences=self._every_step,
@@ -297,13 +296,13 @@ class RNN(Streamable, keras.layers.RNN):
         shown = ops.expand_dims(shown if self._every_step else shown[:, -1], -1)
         return tree.map_structure(lambda x: ops.where(shown, x, ops.zeros_like(x)), (read, found or {}))
 
-    def _keras_loop(self, functions, weights, inputs, states, constants, mask):
+    def _keras_loop(self, functions, inputs, states, constants, mask):
         """The same by Keras's loop, which takes one sequence and gives one: all of a step side by side in their last axis."""
         layout = {}
 
         def call(joined, states):
-            projected = functions.project(weights, _apart(joined, inputs))
-            results, states = functions.step(weights, projected, states, constants)
+            projected = functions.project(None, _apart(joined, inputs))
+            results, states = functions.step(None, projected, states, constants)
             layout["results"] = results
             return _joined(results, self.state_dtype), states
 

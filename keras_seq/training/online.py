@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_seq._keras import report_loss
 from keras_seq.arguments import one_of, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.shapes import fits
@@ -86,7 +87,7 @@ class OnlineLearner(keras.Model):
     def train_step(self, data: Any) -> dict[str, Tensor]:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         output, loss = self._advance(self._checked(x), y, weight)
-        self._loss_tracker.update_state(loss)
+        report_loss(self, loss)
         return self.compute_metrics(x, y, output, weight)
 
     def _checked(self, inputs):
@@ -132,4 +133,4 @@ class OnlineLearner(keras.Model):
 
     @classmethod
     def from_config(cls, config: Config) -> OnlineLearner:
-        return cls(keras.saving.deserialize_keras_object(config.pop("cell")), **config)
+        return cls(**{**config, "cell": keras.saving.deserialize_keras_object(config["cell"])})

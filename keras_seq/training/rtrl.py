@@ -121,6 +121,13 @@ class ForwardGradient(abc.ABC):
         moved = self._advance(jacobian, carried, lambda c: self._weight_vjp(inputs, states, constants, c))
         return value, output, [d + t for d, t in zip(direct, through, strict=True)], [*new, *moved]
 
+    def _refuse_learned_states(self):
+        """An error for a cell that learns its initial states, where what is carried has no place for their gradient."""
+        if self.cell.learn_initial_state:
+            raise ValueError(
+                f"cell: expected learn_initial_state=False, got {self.cell.name} with True; RTRL learns initial states"
+            )
+
     def _weight_vjp(self, inputs, states, constants, cotangents):
         """For each cotangent (r, b, n) of the new states, r of them for each row, that of the weights: each (r, b, ...)."""
         values, trained = self._values()
@@ -308,10 +315,7 @@ class SnAp1(ForwardGradient):
         return np.stack([unit + i * self._units for i in range(self._count)])
 
     def _begin(self, rows, learned):
-        if self.cell.learn_initial_state:
-            raise ValueError(
-                f"cell: expected learn_initial_state=False, got {self.cell.name} with True; RTRL learns initial states"
-            )
+        self._refuse_learned_states()
         return [tf.zeros((rows, self._count, *m.shape[1:]), m.dtype) for m in learned]
 
     def _pull(self, dstates, carried):
@@ -370,10 +374,7 @@ class UORO(ForwardGradient):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def _begin(self, rows, learned):
-        if self.cell.learn_initial_state:
-            raise ValueError(
-                f"cell: expected learn_initial_state=False, got {self.cell.name} with True; RTRL learns initial states"
-            )
+        self._refuse_learned_states()
         zeros = [tf.zeros((rows, *m.shape[1:]), m.dtype) for m in learned]
         return [tf.zeros((rows, learned[0].shape[0]), learned[0].dtype), *zeros]
 

@@ -39,7 +39,7 @@ def run(recurrence: Recurrence, size: int | None, cut: bool, save_residuals: boo
 def _forward(recurrence, size, cut):
     """The outputs and final states, and as residuals the states before each chunk."""
     chunks = _Chunks(recurrence, size)
-    one = probe(recurrence, tf.nest.map_structure(lambda x: x[0], recurrence.project_all()))
+    one = probe(recurrence, recurrence.project_all())
     zeros = tuple(tf.zeros_like(o) for o in one.outputs)
 
     def body(index, outputs, states, starts, stacks):

@@ -58,7 +58,7 @@ def forward(recurrence: Recurrence, save_residuals: bool) -> Forward:
     count = lane_count(recurrence.rows[0].shape[0], recurrence.weights) if recurrence.independent_rows else 1
     lanes = split_recurrence(recurrence, count)
     projected = [lane.project_all() for lane in lanes]
-    one = probe(lanes[0], tf.nest.map_structure(lambda x: x[0], projected[0]))
+    one = probe(lanes[0], projected[0])
     passes = [_ForwardPass(lane, p, one, save_residuals) for lane, p in zip(lanes, projected, strict=True)]
     found = run_interleaved(passes, recurrence.time)
     outputs, states = join([f.outputs for f in found]), join([f.states for f in found])
@@ -94,8 +94,7 @@ def _outer_vjp(lane, step, found):
         projected = lane.project_all()
         made = [p for p in tf.nest.flatten(projected) if differentiable(p)]
         if made_of_weights:
-            first = tf.nest.map_structure(lambda x: x[0], projected)
-            made += [dot.kernel for dot in probe(lane, first).dots]
+            made += [dot.kernel for dot in probe(lane, projected).dots]
     cotangents = [*found.projected, *(dkernels if made_of_weights else ())]
     gradients = tape.gradient(made, args, output_gradients=cotangents, unconnected_gradients="zero")
     weights = len(args) - len(lane.weights)
@@ -125,7 +124,7 @@ class _ForwardPass:
         self.projected = tuple(unstack(x, lane.time) for x in tf.nest.flatten(projected))
         self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask), lane.time)
         # where only the sum of a product and its part of the projection is kept, it takes the place of that part
-        self.fused = {j: dot.part for j, dot in enumerate(step.dots) if dot.part is not None}
+        self.fused = step.fused
         sums = self.projected if self.save_dots and self.fused else ()
         outputs = tuple(_zeros(o, lane) for o in step.outputs)
         examples = self._saved(
@@ -212,7 +211,7 @@ class _BackwardPass:
         self.mask = None if lane.mask is None else unstack(tf.transpose(lane.mask), lane.time)
         n, read = len(step.outputs), [unstack(k, lane.time) for k in stacks]
         self.states_before, own = read[: len(lane.states)], tuple(read[len(lane.states) :])
-        self.fused = {j: dot.part for j, dot in enumerate(step.dots) if dot.part is not None}
+        self.fused = step.fused
         self.separate = [j for j, dot in enumerate(step.dots) if dot.part is None]
         self.floating = [differentiable(p) for p in tf.nest.flatten(step.projected)]
         doutputs, dstates = tuple(cotangents[:n]), tuple(cotangents[n:])

@@ -42,14 +42,19 @@ class Probe(NamedTuple):
     dots: list[Dot]
     reads: list[bool]
 
+    @property
+    def fused(self) -> dict[int, int]:
+        """From the number of each `dot` that is only added to a part of the projection to that of the part."""
+        return {j: dot.part for j, dot in enumerate(self.dots) if dot.part is not None}
 
-def probe(recurrence: Recurrence, projected: Any) -> Probe:
-    """Take a step of these projected inputs, from the initial states.
+
+def probe(recurrence: Recurrence, projections: Any) -> Probe:
+    """Take the step of the first of these projections, (t, b, ...), from the initial states.
 
     Raises:
         ValueError: a kernel of `dot` that depends on a state or an input; new states unlike the old ones.
     """
-    states = recurrence.states
+    states, projected = recurrence.states, tf.nest.map_structure(lambda x: x[0], projections)
     kernels: list[tf.Tensor] = []
     results: list[tf.Tensor] = []
     arguments: list[tf.Tensor] = []
