@@ -1,5 +1,6 @@
 """The mutants themselves: that a place is found by what it is, and that what is not there, or twice, is said."""
 
+import importlib
 import types
 
 import mutants
@@ -88,3 +89,15 @@ def test_only_an_assertion_counts():
         caught(check, KeyError())
     with pytest.raises(pytest.fail.Exception):
         caught(lambda: None)
+
+
+TABLES = ["cell_mutants", *(f"test_mutations_of_{part}" for part in ("decoding", "floats", "layers", "models"))]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_place_of_the_tables_is_in_the_package(table, monkeypatch):
+    """A function that has another name now is missed here, in seconds, not in the long tests alone."""
+    module = importlib.import_module(table)
+    for owner, name, place, change, *_ in [*module.MUTANTS, *getattr(module, "EQUIVALENTS", [])]:
+        with monkeypatch.context() as context:
+            mutate(context, owner, name, place, change)

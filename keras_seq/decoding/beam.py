@@ -133,7 +133,7 @@ def beam_search(
         open_ = ops.max(ops.where(done, _worst(scores), penalised(total, greatest)), axis=1)
         return ops.logical_and(index < max_length, ops.any(open_ > ended))
 
-    def advance(index, token, done, total, length, covered, tokens, *flat):
+    def body(index, token, done, total, length, covered, tokens, *flat):
         logits, new = constraints.call_step(step, ops.reshape(token, (-1,)), state, flat)
         size = logits.shape[-1]
         if width > size:
@@ -189,7 +189,7 @@ def beam_search(
         ops.full((batch, width, max_length), constraints.pad, dtype="int32"),
     )
     repeated = [ops.repeat(s, width, axis=0) for s in first_state(state, prompt)]
-    _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, advance, (*start, *repeated))
+    _, _, _, total, length, covered, tokens, *_ = ops.while_loop(unfinished, body, (*start, *repeated))
     scores, order = ops.top_k(penalised(total, length) + covered, n_best)
     tokens = ops.take_along_axis(tokens, ops.cast(order, "int32")[:, :, None], axis=1)
     return ops.where(ops.isnan(scores)[:, :, None], constraints.pad, tokens), scores

@@ -134,7 +134,7 @@ def ctc_beam_search(
         logs = ops.log_softmax(ops.cast(logs, steps.dtype), axis=-1)
         return [(alpha * logs if alpha else ops.zeros_like(logs)) + beta, *new]
 
-    def advance(step, tokens, length, last, by_blank, by_label, prior, begins, *model):
+    def extend_beams(step, tokens, length, last, by_blank, by_label, prior, begins, *model):
         ahead = ops.reshape(model[0], (-1, width, size)) if model else ops.full_like(step[:, None], beta)
         by_blank, by_label, longer = _shares(step, length, last, by_blank, by_label, begins, blank)
 
@@ -177,7 +177,7 @@ def ctc_beam_search(
 
     def visit(index, *old):
         seen = ops.take(visible, index, axis=1)
-        new = advance(ops.take(steps, index, axis=0), *old)
+        new = extend_beams(ops.take(steps, index, axis=0), *old)
         each = [seen] * 7 + [ops.repeat(seen, width, axis=0)] * (len(old) - 7)  # the model's rows are b * k
         return index + 1, *[_where(keep, a, b) for keep, a, b in zip(each, new, old, strict=True)]
 

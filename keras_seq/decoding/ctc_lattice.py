@@ -116,14 +116,14 @@ def lattice(emissions, symbols, blank, start, seen, combine):
     skips = may_skip(symbols, blank)
     first = ops.where(start, ops.zeros_like(emissions[0]), ops.full_like(emissions[0], -float("inf")))
 
-    def advance(scores, index):
+    def body(scores, index):
         # by index: Keras on TensorFlow cannot scan two arrays of a length that is not known
         scores = scores - best(scores, axis=1)
         new = combine(arrivals(scores, skips), axis=0) + ops.take(emissions, index, axis=0)
         new = ops.where(ops.take(seen, index, axis=0)[:, None], new, scores)
         return new, new
 
-    _, scores = ops.scan(advance, first, ops.arange(ops.shape(seen)[0], dtype="int32"))
+    _, scores = ops.scan(body, first, ops.arange(ops.shape(seen)[0], dtype="int32"))
     scores = ops.concatenate([first[None], scores], axis=0)
     return scores, ops.sum(best(scores[:-1], axis=2), axis=(0, 2))
 

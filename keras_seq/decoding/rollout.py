@@ -64,7 +64,7 @@ def feed_back(
     def unfinished(index, x, done, *_):
         return ops.logical_and(index < steps, ops.logical_not(ops.all(done)))
 
-    def advance(index, x, done, found, *flat):
+    def body(index, x, done, found, *flat):
         y, new = one(x, tree.pack_sequence_as(state, list(flat)))
         y = ops.where(ops.reshape(done, (-1, *[1] * (len(y.shape) - 1))), ops.zeros_like(y), y)
         found = ops.slice_update(found, [index, *[0] * len(y.shape)], ops.expand_dims(y, 0))
@@ -78,5 +78,5 @@ def feed_back(
         ops.zeros(rows, dtype="bool"),
         ops.zeros((steps, *ops.shape(inputs)), dtype=inputs.dtype),
     )
-    found = ops.while_loop(unfinished, advance, (*start, *tree.flatten(state)))[3]
+    found = ops.while_loop(unfinished, body, (*start, *tree.flatten(state)))[3]
     return ops.swapaxes(found, 0, 1)

@@ -119,7 +119,7 @@ def decode_loop(step, state, constraints, choose):
     def unfinished(index, token, done, *_):
         return ops.logical_and(index < constraints.max_length, ops.logical_not(ops.all(done)))
 
-    def advance(index, token, done, tokens, *flat):
+    def body(index, token, done, tokens, *flat):
         logits, new = constraints.call_step(step, token, state, flat)
         given = ops.take(forced, index + 1, axis=1)
         chosen = ops.cast(choose(constraints.mask_logits(logits, index), index), "int32")
@@ -131,7 +131,7 @@ def decode_loop(step, state, constraints, choose):
 
     flat = first_state(state, prompt)
     start = (ops.convert_to_tensor(0, dtype="int32"), prompt[:, 0], ops.zeros((batch,), dtype="bool"), nothing)
-    return ops.while_loop(unfinished, advance, (*start, *flat))[3]
+    return ops.while_loop(unfinished, body, (*start, *flat))[3]
 
 
 def first_state(state, prompt):

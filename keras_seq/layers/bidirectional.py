@@ -120,7 +120,7 @@ class Bidirectional(Streamable, keras.layers.Layer):
         self._first_weights = weights
 
     @property
-    def parts_with_states(self) -> list[keras.layers.Layer]:
+    def sublayers_with_states(self) -> list[keras.layers.Layer]:
         return [self.forward_layer, self.backward_layer]
 
     @property
@@ -138,7 +138,7 @@ class Bidirectional(Streamable, keras.layers.Layer):
     @property
     def state_size(self) -> list[int]:
         """The widths of all states, in the order in which they are given and returned."""
-        return [size for half in self.parts_with_states for size in half.state_size]
+        return [size for half in self.sublayers_with_states for size in half.state_size]
 
     @property
     def output_width(self) -> int:
@@ -146,7 +146,7 @@ class Bidirectional(Streamable, keras.layers.Layer):
 
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
         self.input_spec = spec_of(sequences_shape)
-        for name, half in zip(("layer", "backward_layer"), self.parts_with_states, strict=True):
+        for name, half in zip(("layer", "backward_layer"), self.sublayers_with_states, strict=True):
             build_part(name, half, tuple(sequences_shape))
         if isinstance(self.merge_mode, str):
             self._merged_spec((1,))
@@ -208,7 +208,9 @@ class Bidirectional(Streamable, keras.layers.Layer):
         return [*outputs, *states] if len(outputs) + len(states) > 1 else mask
 
     def _merged_spec(self, leading):
-        y, z = (keras.KerasTensor((*leading, half.output_width), self.compute_dtype) for half in self.parts_with_states)
+        y, z = (
+            keras.KerasTensor((*leading, half.output_width), self.compute_dtype) for half in self.sublayers_with_states
+        )
         if self.merge_mode is None:
             return y, z
         if self.merge_mode == "concat":

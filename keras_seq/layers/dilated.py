@@ -60,12 +60,12 @@ class DilatedStack(Streamable, keras.layers.Layer):
     def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [s for part in self.parts for s in part.first_state(batch_size)]
 
-    def advance(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
+    def step_states(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
         left, found = list(states), []
 
         def one_step(part, x):
             count = len(part.first_state(1))
-            y, new = part.advance(x, [left.pop(0) for _ in range(count)], mask)
+            y, new = part.step_states(x, [left.pop(0) for _ in range(count)], mask)
             found.extend(new)
             return y
 

@@ -140,7 +140,7 @@ class NARX(CellLayer):
             raise ValueError("targets: expected None in closed loop with go_backwards, got a warm-up")
         self._check_warm_up(targets, *sequences.shape[:2])
 
-    def advance(
+    def step_states(
         self,
         inputs: Tensor,
         states: Sequence[Tensor],
@@ -154,7 +154,7 @@ class NARX(CellLayer):
             shape, expected = None if targets is None else tuple(targets.shape), (inputs.shape[0], self.cell.outputs)
             if shape is None or not fits(shape, expected):
                 raise ValueError(f"targets: expected the true outputs {expected} in open loop, got {shape}")
-        return super().advance(inputs, states, mask, constants, targets)
+        return super().step_states(inputs, states, mask, constants, targets)
 
     def _check_warm_up(self, targets, batch=None, steps=None):
         shape, k = tuple(targets.shape), self.cell.outputs
@@ -241,7 +241,7 @@ class AR(NARX):
         further = {"sequences_mask": sequences_mask, "return_state": return_state}
         return super().call(sequences, initial_state, mask, training, constants, targets, **further)
 
-    def advance(
+    def step_states(
         self,
         inputs: Tensor,
         states: Sequence[Tensor],
@@ -250,4 +250,4 @@ class AR(NARX):
         targets: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         targets = inputs if targets is None and not self.closed else targets
-        return super().advance(inputs, states, mask, constants, targets)
+        return super().step_states(inputs, states, mask, constants, targets)

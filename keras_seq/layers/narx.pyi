@@ -62,7 +62,7 @@ class NARX(CellLayer):
     def open_loop(self, **flags: Any) -> Self: ...
     def needs_targets(self, width: int | None = None) -> bool: ...
     def forecast(self, targets: Tensor, sequences: Tensor | None = None, steps: int | None = None) -> Tensor: ...
-    def advance(
+    def step_states(
         self,
         inputs: Tensor,
         states: Sequence[Tensor],
@@ -133,7 +133,7 @@ class AR(NARX):
         sequences_mask: Tensor | None = None,
         return_state: bool | None = None,
     ) -> Any: ...
-    def advance(
+    def step_states(
         self,
         inputs: Tensor,
         states: Sequence[Tensor],

@@ -42,11 +42,11 @@ class _Pooling(Streamable, keras.layers.Layer):
     def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [ops.zeros((batch_size, self.output_width), dtype=self.compute_dtype)]
 
-    def advanced(
+    def unchecked_step(
         self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        state = where_rows(mask, self.included(ops.cast(inputs, self.compute_dtype), state), state)
-        return self.found(state), state
+        state = where_rows(mask, self.update(ops.cast(inputs, self.compute_dtype), state), state)
+        return self.result(state), state
 
 
 def _real(sequences, mask):
@@ -85,10 +85,10 @@ class LastStep(_Pooling):
         check_sequences(sequences, mask)
         return last_real(sequences, mask)
 
-    def included(self, inputs: Tensor, state: Any) -> Any:
+    def update(self, inputs: Tensor, state: Any) -> Any:
         return [inputs]
 
-    def found(self, state: Any) -> Any:
+    def result(self, state: Any) -> Any:
         return state[0]
 
 
@@ -128,12 +128,12 @@ class MaskedMean(_Pooling):
         widths = (self.output_width, 1)
         return [ops.zeros((batch_size, width), dtype=long_type(self.variable_dtype)) for width in widths]
 
-    def included(self, inputs: Tensor, state: Any) -> Any:
+    def update(self, inputs: Tensor, state: Any) -> Any:
         mean, count = state
         count = count + 1
         return [mean + (ops.cast(inputs, mean.dtype) - mean) / count, count]
 
-    def found(self, state: Any) -> Any:
+    def result(self, state: Any) -> Any:
         return ops.cast(state[0], self.compute_dtype)
 
 
@@ -173,9 +173,9 @@ class MaskedMax(_Pooling):
     def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return [*super().first_state(batch_size), ops.zeros((batch_size, 1), dtype="bool")]
 
-    def included(self, inputs: Tensor, state: Any) -> Any:
+    def update(self, inputs: Tensor, state: Any) -> Any:
         largest, any_before = state
         return [ops.where(any_before, ops.maximum(largest, inputs), inputs), ops.ones_like(any_before)]
 
-    def found(self, state: Any) -> Any:
+    def result(self, state: Any) -> Any:
         return state[0]

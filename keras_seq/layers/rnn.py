@@ -16,7 +16,7 @@ from keras_seq.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
 from keras_seq.cells.of_keras import with_own_masks
-from keras_seq.layers.streamable import Prepared, Streamable
+from keras_seq.layers.streamable import PreparedConstants, Streamable
 from keras_seq.masking import last_real, where_rows
 from keras_seq.shapes import as_long, check_sequences, fits, shapes_of_states, spec_of, static
 from keras_seq.typing import Config, SequenceArguments, Shape, Tensor
@@ -360,11 +360,11 @@ class RNN(Streamable, keras.layers.RNN):
     def first_state(self, batch_size: int | Tensor) -> list[Tensor]:
         return tree.flatten(self.get_initial_state(batch_size))
 
-    def prepared(self, constants: Sequence[Tensor]) -> Prepared:
+    def prepare_constants(self, constants: Sequence[Tensor]) -> PreparedConstants:
         """What `step` makes of its constants; given in their place, it is not made anew at every step."""
-        return Prepared(tuple(self.cell.run_prepare(constants)))
+        return PreparedConstants(tuple(self.cell.run_prepare(constants)))
 
-    def advance(
+    def step_states(
         self,
         inputs: Tensor,
         states: Sequence[Tensor],
@@ -377,7 +377,9 @@ class RNN(Streamable, keras.layers.RNN):
             targets = None if targets is None else ops.cast(targets, self.state_dtype)
             with AutocastScope(self.state_dtype):
                 projected = self.cell.run_project(inputs)
-                constants = (constants if isinstance(constants, Prepared) else self.prepared(constants)).tensors
+                constants = (
+                    constants if isinstance(constants, PreparedConstants) else self.prepare_constants(constants)
+                ).tensors
                 output, new = self.cell.run_step(projected, states, constants, targets)
             output = self.cell.run_readout(ops.cast(output, self._cell_dtype), constants)
         else:

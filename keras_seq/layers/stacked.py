@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_seq.arguments import boolean, integer_or_none, one_of, rate
 from keras_seq.engine import dropped
-from keras_seq.layers.streamable import Prepared, Streamable
+from keras_seq.layers.streamable import PreparedConstants, Streamable
 from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
@@ -135,7 +135,7 @@ class Stacked(Streamable, keras.layers.Layer):
             raise ValueError(f"skips: expected None over a layer that subsamples, got {skips!r}")
 
     @property
-    def parts_with_states(self) -> list[keras.layers.Layer]:
+    def sublayers_with_states(self) -> list[keras.layers.Layer]:
         return self.layers
 
     @property
@@ -251,16 +251,18 @@ class Stacked(Streamable, keras.layers.Layer):
                 left = left[count:]
         return found
 
-    def prepared(self, constants: Sequence[Tensor]) -> Prepared:
+    def prepare_constants(self, constants: Sequence[Tensor]) -> PreparedConstants:
         """What `step` makes of its constants, for each layer; given in their place, it is not made anew at every step."""
         self._check_constants(constants)
-        return Prepared(tuple(layer.prepared(constants) if reads_constants(layer) else () for layer in self.layers))
+        return PreparedConstants(
+            tuple(layer.prepare_constants(constants) if reads_constants(layer) else () for layer in self.layers)
+        )
 
-    def advanced(
+    def unchecked_step(
         self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True, constants: Any = None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        if not isinstance(constants, Prepared):
-            constants = self.prepared(constants or ())
+        if not isinstance(constants, PreparedConstants):
+            constants = self.prepare_constants(constants or ())
         zeros = zeros and self.return_sequences  # else what is joined at a hidden step is what was at the last real one
         prepared = {id(layer): c for layer, c in zip(self.layers, constants.tensors, strict=True)}
 

@@ -14,7 +14,7 @@ from keras_seq.shapes import check_rows, fits
 from keras_seq.typing import Tensor
 
 
-class Prepared(typing.NamedTuple):
+class PreparedConstants(typing.NamedTuple):
     """Constants as a step reads them: a nest of tensors."""
 
     tensors: tuple
@@ -27,7 +27,7 @@ class Streamable:
         y_t, state = layer.step(x_t, state)
 
     gives, one by one, the y_t of the whole sequence. A subclass has `output_width`, `first_state(batch)`, a list of tensors
-    with the batch first, and `advance(x_t, states, mask) -> (y_t, new states)`, which leaves the states of hidden rows as
+    with the batch first, and `step_states(x_t, states, mask) -> (y_t, new states)`, which leaves the states of hidden rows as
     they were. A layer that cannot says why in `not_stepwise`.
     """
 
@@ -60,8 +60,8 @@ class Streamable:
             state: what `initial_state` or the step before gave.
             mask: boolean (b,), False for rows that have no step now: their state stays, and their last output is repeated
                 (a layer that returns sequences gives zeros with `zero_output_for_mask`).
-            **further: what the layer reads besides: `constants` as in its call, or `layer.prepared(constants)`, which is
-                then not made anew at every step; `targets` (b, k).
+            **further: what the layer reads besides: `constants` as in its call, or `layer.prepare_constants(constants)`,
+                which is then not made anew at every step; `targets` (b, k).
 
         Returns:
             `(y_t, state)`: the output (b, u) and a list like the one given.
@@ -77,14 +77,14 @@ class Streamable:
         state = self._checked_step(inputs, [ops.convert_to_tensor(s) for s in state], mask)
         mask = None if mask is None else ops.cast(mask, "bool")
         with AutocastScope(self.compute_dtype):
-            return self.advanced(inputs, state, mask, **further)
+            return self.unchecked_step(inputs, state, mask, **further)
 
-    def advanced(
+    def unchecked_step(
         self, inputs: Tensor, state: Sequence[Tensor], mask: Tensor | None, zeros: bool = True, **further: Any
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """`step`, of what has been checked; without `zeros` a hidden step repeats the last output in any case."""
         *states, last = state
-        outputs, states = self.advance(inputs, states, mask, **further)
+        outputs, states = self.step_states(inputs, states, mask, **further)
         if mask is not None:
             zeros = zeros and self.zero_output_for_mask and self.return_sequences
             hidden = ops.zeros_like(outputs) if zeros else last

@@ -44,7 +44,9 @@ def _check_alone(name, layer, width=None):
 
 def has_flag(layer, name):
     """Whether the layer has this flag, or a part of it."""
-    return getattr(layer, name, False) or any(has_flag(part, name) for part in getattr(layer, "parts_with_states", ()))
+    return getattr(layer, name, False) or any(
+        has_flag(part, name) for part in getattr(layer, "sublayers_with_states", ())
+    )
 
 
 def check_reads_no_constants(name, layer):
@@ -55,8 +57,8 @@ def check_reads_no_constants(name, layer):
 
 def state_names(layer):
     """What each state of a layer is, in the order of the flat list."""
-    if hasattr(layer, "parts_with_states"):
-        return [name for part in layer.parts_with_states for name in state_names(part)]
+    if hasattr(layer, "sublayers_with_states"):
+        return [name for part in layer.sublayers_with_states for name in state_names(part)]
     names = getattr(getattr(layer, "cell", None), "state_names", None) or range(len(layer.state_size))
     return [f"{layer.name} {name}" for name in names][: len(layer.state_size)]
 
@@ -78,7 +80,7 @@ def reads_constants(layer):
     """Whether the layer takes constants: its cell does, or one of its parts."""
     return bool(
         getattr(getattr(layer, "cell", None), "constant_names", ())
-        or any(map(reads_constants, getattr(layer, "parts_with_states", ())))
+        or any(map(reads_constants, getattr(layer, "sublayers_with_states", ())))
     )
 
 
@@ -101,7 +103,7 @@ def mask_after(layer, sequences, mask):
 
 def state_specs(layer, batch):
     """What the states of a layer are, each of the type that the part has which it is of."""
-    parts = getattr(layer, "parts_with_states", None)
+    parts = getattr(layer, "sublayers_with_states", None)
     if parts is not None:
         return [spec for part in parts for spec in state_specs(part, batch)]
     return [keras.KerasTensor((batch, size), layer.state_dtype) for size in layer.state_size]

@@ -198,7 +198,7 @@ class TDNN(Streamable, keras.layers.Layer):
         reach = -self.distances[0]
         return ring.empty(batch_size, reach, self.kernel.shape[1], self.compute_dtype) if reach else []
 
-    def advance(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
+    def step_states(self, inputs: Tensor, states: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Any]:
         inputs = ops.cast(inputs, self.compute_dtype)
         seen = ops.expand_dims(inputs, 1) if self.distances[-1] == 0 else None
         past = [-c for c in self.distances if c < 0]

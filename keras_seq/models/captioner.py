@@ -299,7 +299,7 @@ class ImageCaptioner(Starts, TextGenerator, TokenTraining, keras.Model):
 
     def begin(self, inputs: Any, batch: Any) -> tuple[Any, Any]:
         states, constants = self.start(self.features(inputs))
-        return self.memory.initial_state(batch, states), self.memory.prepared(constants or ())
+        return self.memory.initial_state(batch, states), self.memory.prepare_constants(constants or ())
 
     def next_token(self, tokens: Tensor, state: Any, constants: Any) -> tuple[Tensor, Any]:
         output, state = self.memory.step(self.embedding(tokens), state, constants=constants)

@@ -225,7 +225,7 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
         draw = drawing()
         state, constants = self._started(states, constants, shape[0])
 
-        def advance(index, token, mixed, *flat):
+        def body(index, token, mixed, *flat):
             logits, new = self.next_token(token, keras.tree.pack_sequence_as(state, list(flat)), constants)
             found = draw(only(self.writable, logits), ops.take(drawn, index, axis=1))
             given = ops.take(target, index, axis=1)
@@ -235,7 +235,7 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
             return index + 1, token, mixed, *keras.tree.flatten(new)
 
         start = (ops.convert_to_tensor(1, dtype="int32"), target[:, 0], target, *keras.tree.flatten(state))
-        mixed = ops.while_loop(lambda index, *_: index < shape[1], advance, start)[2]
+        mixed = ops.while_loop(lambda index, *_: index < shape[1], body, start)[2]
         return ops.stop_gradient(mixed)
 
     def tokens(self, source: Any, target: Any = None) -> Any:
@@ -273,7 +273,7 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
         memory, mask = constants
         # what has been read of each place; as much as can be where there is none to read
         state["coverage"] = ops.cast(ops.logical_not(mask), "float32")
-        return state, self.decoder.prepared([memory, mask])
+        return state, self.decoder.prepare_constants([memory, mask])
 
     def check_inputs(self, inputs: Tensor) -> None:
         self.source.check("source tokens", inputs)

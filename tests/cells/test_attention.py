@@ -183,7 +183,7 @@ def test_step_by_step_with_the_memory_prepared_once(case):
     _, data = given(case)
     constants = [*data.constants, tf.constant(SEEN)]
     whole = layer(data.x, mask=data.mask, constants=constants)
-    state, prepared = layer.initial_state(B), layer.prepared(constants)
+    state, prepared = layer.initial_state(B), layer.prepare_constants(constants)
     for t in range(T):
         y, state = layer.step(data.x[:, t], state, data.mask[:, t], constants=prepared)
         assert_close([y], [whole[:, t]], 1e-12)
@@ -202,7 +202,7 @@ def test_on_top_of_a_stack():
     y, *states = stack(x, constants=constants, mask=tf.constant(MASK))
     lower = below(x, mask=tf.constant(MASK))
     assert_close([y], [lower + top(lower, constants=constants, mask=tf.constant(MASK))], 1e-12)
-    state, prepared = stack.initial_state(B), stack.prepared(constants)
+    state, prepared = stack.initial_state(B), stack.prepare_constants(constants)
     for t in range(T):
         for given in (prepared, constants):
             z, new = stack.step(x[:, t], state, tf.constant(MASK[:, t]), constants=given)

@@ -1,56 +1,61 @@
 """Small things that a loop over time on TensorFlow is made of."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
 
-def loop(time, body, carried):
+def loop(time: int | tf.Tensor, body: Callable[..., Any], carried: Sequence[Any]) -> Any:
     """Run `body(index, *carried) -> (index + 1, *carried)` for every index below `time`."""
     return tf.while_loop(lambda index, *_: index < time, body, (tf.constant(0), *carried), maximum_iterations=time)
 
 
-def stack(example, time):
+def stack(example: tf.Tensor, time: int | tf.Tensor) -> tf.TensorArray:
     """An array of `time` tensors of the type and static shape of the example, to be written one by one."""
     return tf.TensorArray(example.dtype, size=time, element_shape=example.shape)
 
 
-def unstack(x, time):
+def unstack(x: tf.Tensor, time: int | tf.Tensor) -> tf.TensorArray:
     """An array of the `time` slices of `x` along its first axis, to be read one by one."""
     return tf.TensorArray(x.dtype, size=time, element_shape=x.shape[1:], clear_after_read=False).unstack(x)
 
 
-def swap(x):
+def swap(x: tf.Tensor) -> tf.Tensor:
     """`x` with its first two axes, batch and time, exchanged."""
     return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
-def column(mask, like):
+def column(mask: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """`mask` with as many axes as `like`."""
     return tf.reshape(mask, tf.concat([tf.shape(mask), [1] * (len(like.shape) - len(mask.shape))], 0))
 
 
-def like(tensors, examples):
+def like(tensors: Iterable[tf.Tensor], examples: Iterable[tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """The tensors with the static shapes of the examples: a loop must not lose what it knew of its shapes."""
     return tuple(
         t if t.shape == e.shape else tf.ensure_shape(t, e.shape) for t, e in zip(tensors, examples, strict=True)
     )
 
 
-def select(mask, new, old):
+def select(mask: tf.Tensor, new: Iterable[tf.Tensor], old: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """The new tensors in the rows of the mask (b,), the old in the others."""
     return [tf.where(column(mask, n), n, o) for n, o in zip(new, old, strict=True)]
 
 
-def size(x, axis):
+def size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
     """The size of `x` along an axis, a tensor where it is not known yet."""
     return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
 
 
-def zeros_unless(gradient, x):
+def zeros_unless(gradient: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
     """A gradient of `x`, zeros where there is none."""
     return tf.zeros_like(x) if gradient is None else gradient
 
 
-def at_least_one_step(x):
+def at_least_one_step(x: tf.Tensor) -> tf.Tensor:
     """`x` (b, t, ...), made sure that t is not 0, where that is not known before the graph runs (XLA says so itself)."""
     if x.shape[1] is not None:
         return x  # not 0: the layer has checked it
@@ -59,7 +64,7 @@ def at_least_one_step(x):
         return tf.identity(x)
 
 
-def leading(x, sizes, static, name):
+def leading(x: tf.Tensor, sizes: tf.Tensor, static: tf.TensorShape, name: str) -> tf.Tensor:
     """`x`, made sure that its leading axes have these sizes, where that is not known before the graph runs."""
     x, known = tf.convert_to_tensor(x), len(static)
     if static.is_fully_defined() and x.shape[:known].is_fully_defined():
@@ -72,7 +77,7 @@ def leading(x, sizes, static, name):
     return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
 
 
-def distinct(tensors):
+def distinct(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """The same values by operations that a tape sees, so that the gradients of the tensors are no two of them one tensor.
 
     Two terms of one sum have the same gradient. TensorFlow's tape gives both one tensor and counts a reference too many: it,
@@ -81,30 +86,30 @@ def distinct(tensors):
     return [tf.reshape(x, x.shape if x.shape.is_fully_defined() else tf.shape(x)) for x in tensors]
 
 
-def differentiable(x):
+def differentiable(x: Any) -> bool:
     """Whether a tensor or variable may have a gradient: its numbers are real or complex."""
     dtype = tf.as_dtype(x.dtype)
     return dtype.is_floating or dtype.is_complex
 
 
-def adjoint(kernel):
+def adjoint(kernel: tf.Tensor) -> tf.Tensor:
     """The transpose of a matrix, of complex numbers the conjugate one: what a product sends cotangents back by."""
     return tf.transpose(kernel, conjugate=True)
 
 
-def product(x, kernel):
+def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """x @ kernel, any leading axes, in the type of the kernel; the result in that of x."""
     y = tf.cast(x, kernel.dtype)
     y = tf.matmul(y, kernel) if len(x.shape) == 2 else tf.tensordot(y, kernel, 1)
     return tf.cast(y, x.dtype)
 
 
-def outer(x, delta, dtype):
+def outer(x: tf.Tensor, delta: tf.Tensor, dtype: Any) -> tf.Tensor:
     """The sum over all leading axes of x^T delta, x conjugate if it is complex, in this type."""
     flat = [tf.cast(tf.reshape(v, (-1, v.shape[-1])), dtype) for v in (x, delta)]
     return tf.matmul(*flat, adjoint_a=True)
 
 
-def take(x, index):
+def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """x[index[t, b], b] for x (t, b, ...) and index (t, b)."""
     return swap(tf.gather(swap(x), tf.transpose(index), axis=1, batch_dims=1))
