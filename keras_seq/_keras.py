@@ -18,6 +18,7 @@ __all__ = [
     "new_dropout_mask",
     "report_loss",
     "run_graph",
+    "sublayers",
 ]
 
 # AutocastScope: under a mixed policy Keras casts the weights of a layer to the short type while it is called. A cell says
@@ -51,6 +52,11 @@ def run_graph(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> Any:
     `keras.models.clone_model` does so, but gives no layer any further inputs, as the states of a step are.
     """
     return model._run_through_graph(inputs, operation_fn=lambda layer: layer, call_fn=call)
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that a layer or a model has as its parts, and not those of these; only a model says so in public."""
+    return layer._flatten_layers(include_self=False, recursive=False)
 
 
 def loop_of_keras(settings: Any, sequences: Any, initial_state: Sequence[Any], mask: Any) -> tuple[Any, Any, Any]:

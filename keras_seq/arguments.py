@@ -84,6 +84,14 @@ def refuse_unknown(cls, kwargs, known=LAYER_ARGUMENTS):
         raise TypeError(f"{cls.__name__}: unknown argument {unknown[0]!r}; expected some of {sorted(arguments(cls))}")
 
 
+def needs_tensorflow(what):
+    """A RuntimeError unless Keras runs on the TensorFlow backend."""
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            f"{what}: TensorFlow only, expected Keras on the TensorFlow backend, got {keras.config.backend()!r}"
+        )
+
+
 def snake_case(name: str) -> str:
     """As Keras names a layer of a class: LSTMCell is lstm_cell."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -82,3 +82,14 @@ def test_the_loop_of_keras_on_a_step_of_ours(masked):
     _, outputs, states = _keras.loop_of_keras(settings, tf.ones((1, 3, 1)), [tf.zeros((1, 1))], mask)
     np.testing.assert_array_equal(outputs[0, :, 0], [1, 1, 2] if masked else [1, 2, 3])
     np.testing.assert_array_equal(states[0], outputs[:, -1])
+
+
+def test_the_parts_of_a_layer():
+    class Pair(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = keras_seq.GRU(2), keras.layers.Dense(3)
+
+    pair = Pair()
+    assert {id(one) for one in _keras.sublayers(pair)} == {id(pair.first), id(pair.second)}
+    assert _keras.sublayers(keras.layers.Dense(2)) == []

@@ -82,7 +82,7 @@ SURFACE = {
         "stream_batches",
     ],
     "keras_seq.datasets": ["DrawnScenes", "HumanDates", "caption_folder"],
-    "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals"],
+    "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals", "state_gradients"],
     "keras_seq.testing": ["check_cell"],
     "keras_seq.training": ["OnlineLearner", "RTRL", "SnAp1", "UORO"],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],

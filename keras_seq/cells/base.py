@@ -184,8 +184,12 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         targets: Tensor | None = None,
         dropped: Tensor | None = None,
         kept: Any = None,
+        perturbations: Sequence[Tensor] | None = None,
     ) -> tuple[Any, Sequence[Tensor]]:
-        """A step under recurrent dropout with the mask `dropped`, and zoneout with the masks `kept`, None at inference."""
+        """A step under recurrent dropout with the mask `dropped`, and zoneout with the masks `kept`, None at inference.
+
+        `perturbations` are added to the new states in the end. An output that is a state changes with it.
+        """
         states = tuple(ops.stop_gradient(s) for s in states) if self.blocked else tuple(states)
         forced = {} if targets is None else {"targets": targets}
         short = self.compute_dtype if self.compute_dtype != self.variable_dtype else None
@@ -195,11 +199,15 @@ class Cell(DropoutRNNCell, keras.layers.Layer):
         new = tuple(new) if isinstance(new, (list, tuple)) else (new,)
         rates = self.zoneout_rates()
         if not any(rates):
-            return output, new
-        if kept is None:
+            mixed = new
+        elif kept is None:
             mixed = tuple(n + r * (s - n) for r, n, s in zip(rates, new, states, strict=True))
         else:
             mixed = tuple(ops.where(k, s, n) for k, n, s in zip(kept, new, states, strict=True))
+        if perturbations is not None:
+            mixed = tuple(m + p for m, p in zip(mixed, perturbations, strict=True))
+        if mixed is new:
+            return output, new
         for n, m in zip(new, mixed, strict=True):
             output = m if output is n else output
             replace_exposed(n, m)

@@ -19,8 +19,8 @@ class CellFunctions(NamedTuple):
         states_before(weights, projected, states) -> states before each step, (t, b, ...), where `Cell.states_before` knows them
 
     `inputs` and `projected` are dicts: "inputs" (..., d), and, where they are wanted, "targets", true outputs to feed back,
-    and "kept", zoneout's masks. The output is a dict as well: "output", that of `Cell.step`, before the readout, and with
-    `internals` what the step exposes. `constants` are prepared.
+    "kept", zoneout's masks, and "perturbations", what is added to the new states. The output is a dict as well: "output",
+    that of `Cell.step`, before the readout, and with `internals` what the step exposes. `constants` are prepared.
     """
 
     variables: list[Any]
@@ -46,7 +46,13 @@ def functions_of(cell: Cell, internals: bool = False, recurrent_dropout: bool = 
         *constants, dropped = constants if recurrent_dropout else (*constants, None)
         with capture_intermediates(internals) as found:
             output, states = cell.run_step(
-                projected["inputs"], states, tuple(constants), projected.get("targets"), dropped, projected.get("kept")
+                projected["inputs"],
+                states,
+                tuple(constants),
+                projected.get("targets"),
+                dropped,
+                projected.get("kept"),
+                projected.get("perturbations"),
             )
         if internals and not (found or cell.readout_reads_constants):
             raise ValueError(f"return_internals: expected False, as {type(cell).__name__} exposes none, got True")

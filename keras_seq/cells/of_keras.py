@@ -1,5 +1,7 @@
 """Cells of Keras as our layers run them."""
 
+import itertools
+
 import keras
 from keras import ops, tree
 
@@ -37,3 +39,22 @@ def _view(cell, **attributes):
     view = object.__new__(type(cell))
     vars(view).update(vars(cell), **attributes)
     return view
+
+
+def with_perturbations(call, sequences, perturbations):
+    """`(call, sequences)` of a loop that adds to its new states what the `perturbations` say, (b, t, n) for each of them.
+
+    They go along with the sequences (b, t, d), side by side in the last axis. An output that is a state changes with it.
+    """
+    given = [sequences, *(ops.cast(p, sequences.dtype) for p in perturbations)]
+    places = list(itertools.accumulate(x.shape[-1] for x in given[:-1]))
+
+    def perturbed(joined, states):
+        inputs, *added = ops.split(joined, places, axis=-1)
+        output, new = call(inputs, states)
+        flat = tree.flatten(new)
+        changed = [n + ops.cast(a, n.dtype) for n, a in zip(flat, added, strict=True)]
+        output = next((c for n, c in zip(flat, changed, strict=True) if n is output), output)
+        return output, tree.pack_sequence_as(new, changed)
+
+    return perturbed, ops.concatenate(given, axis=-1)

@@ -15,6 +15,8 @@ from keras_seq.engine.primitives import (
     dot_dtype,
     expose,
     intercept_dot,
+    perturb_states,
+    perturbations,
     recurrent_dropout_mask,
     replace_exposed,
 )
@@ -31,6 +33,8 @@ __all__ = [
     "functional",
     "intercept_dot",
     "linear_recurrence",
+    "perturb_states",
+    "perturbations",
     "recurrent_dropout_mask",
     "replace_exposed",
     "scan",

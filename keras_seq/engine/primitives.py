@@ -138,6 +138,21 @@ def dot_dtype(dtype):
     return _local_value("dtype", dtype)
 
 
+def perturb_states(watch):
+    """While this context is entered, what `watch` gives is added to the new states of a loop; see `perturbations`."""
+    return _local_value("watch", watch)
+
+
+def perturbations(layer, states, sizes, mask):
+    """What a layer that is called adds to its new states at each step, before they are read: None for nothing.
+
+    Else a list of tensors (b, t, n), one for each of the states (b, n); `sizes` are b and t. Zeros change nothing, and their
+    gradients are those of the states.
+    """
+    watch = getattr(_local, "watch", None)
+    return None if watch is None else watch(layer, states, sizes, mask)
+
+
 def capture_intermediates(wanted=True):
     """While this context is entered, its value is a dict of what `expose` names; None if not `wanted`."""
     return _local_value("exposed", {} if wanted else None)

@@ -15,7 +15,7 @@ from keras_seq._keras import AutocastScope, kept_batch, loop_of_keras
 from keras_seq.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
-from keras_seq.cells.of_keras import with_own_masks
+from keras_seq.cells.of_keras import with_own_masks, with_perturbations
 from keras_seq.layers.streamable import PreparedConstants, Streamable
 from keras_seq.masking import last_real, where_rows
 from keras_seq.shapes import as_long, check_sequences, fits, shapes_of_states, spec_of, static
@@ -245,6 +245,9 @@ class RNN(Streamable, keras.layers.RNN):
         kept = cell.zoneout_masks(ops.shape(sequences)[:2]) if training else None
         if kept is not None:
             inputs["kept"] = kept
+        perturbations = engine.perturbations(self, states, ops.shape(sequences)[:2], mask)
+        if perturbations is not None:
+            inputs["perturbations"] = perturbations
         constants = prepared = cell.run_prepare(constants)
         dropping = bool(training and cell.recurrent_dropout)
         if dropping:
@@ -254,7 +257,7 @@ class RNN(Streamable, keras.layers.RNN):
             results, states = self._keras_loop(functions, inputs, states, constants, mask)
         else:
             in_chunks = self.checkpoint or self.truncate is not None
-            in_loop = in_chunks or cell.couples_batch or any(cell.zoneout_rates())
+            in_loop = in_chunks or cell.couples_batch or any(cell.zoneout_rates()) or perturbations is not None
             known = not in_loop and cell.states_before(targets is not None) is not None
             results, states = engine.scan(
                 functions.project,
@@ -319,6 +322,9 @@ class RNN(Streamable, keras.layers.RNN):
             output, new = cell(inputs, self._packed(states), **further)
             return output, tree.flatten(new)
 
+        perturbations = engine.perturbations(self, states, ops.shape(sequences)[:2], mask)
+        if perturbations is not None:
+            call, sequences = with_perturbations(call, sequences, perturbations)
         outputs, states = self._loop_of_keras(call, sequences, states, mask)
         return outputs, list(states)
 

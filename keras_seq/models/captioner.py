@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 from keras import initializers, layers, ops
 
-from keras_seq.arguments import copied, named, one_of, positive_integer, rate, tensor
+from keras_seq.arguments import copied, named, needs_tensorflow, one_of, positive_integer, rate, tensor
 from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LSTMCell
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
 from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
-from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
+from keras_seq.models.training import TokenTraining, as_pair
 from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import DType, Initializer, Tensor
 

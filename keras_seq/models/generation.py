@@ -13,12 +13,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_seq.arguments import described, one_of, positive_integer
+from keras_seq.arguments import described, needs_tensorflow, one_of, positive_integer
 from keras_seq.decoding import beam, beam_search, greedy, sample, sampling
 from keras_seq.decoding.random import key_of
 from keras_seq.decoding.tokens import DecodingConstraints, number
 from keras_seq.engine import dropped
-from keras_seq.models.training import needs_tensorflow
 from keras_seq.models.vocabulary import strings
 from keras_seq.typing import Config, Tensor
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.arguments import boolean, integer_or_none, positive_integer, rate
+from keras_seq.arguments import boolean, integer_or_none, needs_tensorflow, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import DecodingConstraints, broken, undefined
@@ -21,7 +21,7 @@ from keras_seq.models.carried_states import Apart, by_shape, carried, check_memo
 from keras_seq.models.generation import TextGenerator, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
 from keras_seq.models.stream_batches import stream_batches
-from keras_seq.models.training import TokenTraining, needs_tensorflow
+from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import Initializer, Tensor
 

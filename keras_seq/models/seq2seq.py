@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.arguments import positive_integer, rate
+from keras_seq.arguments import needs_tensorflow, positive_integer, rate
 from keras_seq.cells import AttentionCell, GRUCell
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.sampling import drawing
@@ -32,7 +32,7 @@ from keras_seq.layers.sublayers import (
 from keras_seq.masking import last_real
 from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
-from keras_seq.models.training import TokenTraining, as_pair, needs_tensorflow
+from keras_seq.models.training import TokenTraining, as_pair
 from keras_seq.models.vocabulary import Vocabulary, strings
 from keras_seq.typing import Initializer, Tensor
 

@@ -23,14 +23,6 @@ class TokenCrossEntropy(keras.losses.SparseCategoricalCrossentropy):
         super().__init__(dtype=dtype or long_type(keras.config.floatx()), **kwargs)
 
 
-def needs_tensorflow(what):
-    """A RuntimeError unless Keras runs on the TensorFlow backend."""
-    if keras.config.backend() != "tensorflow":
-        raise RuntimeError(
-            f"{what}: TensorFlow only, expected Keras on the TensorFlow backend, got {keras.config.backend()!r}"
-        )
-
-
 def as_pair(first, second, names):
     """Two things, given as two arguments or as one dict with these names."""
     if second is not None:

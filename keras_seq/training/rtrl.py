@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_seq.arguments import integer_or_none, positive_integer
+from keras_seq.arguments import integer_or_none, needs_tensorflow, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
 from keras_seq.engine import functional
@@ -30,8 +30,7 @@ class ForwardGradient(abc.ABC):
     """
 
     def __init__(self, cell: Cell) -> None:
-        if keras.config.backend() != "tensorflow":
-            raise RuntimeError(f"{type(self).__name__}: expected Keras on TensorFlow, got {keras.config.backend()}")
+        needs_tensorflow(type(self).__name__)
         if not isinstance(cell, Cell):
             raise TypeError(f"cell: expected a keras_seq.Cell, got {cell!r:.80}")
         if not cell.built:
