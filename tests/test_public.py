@@ -84,7 +84,16 @@ SURFACE = {
     "keras_seq.datasets": ["DrawnScenes", "HumanDates", "caption_folder"],
     "keras_seq.analysis": ["plot_alignment", "plot_attended", "plot_internals", "state_gradients"],
     "keras_seq.testing": ["check_cell"],
-    "keras_seq.training": ["OnlineLearner", "RTRL", "SnAp1", "UORO"],
+    "keras_seq.training": [
+        "BlockIdentity",
+        "OnlineLearner",
+        "RTRL",
+        "SnAp1",
+        "SpectralRadiusConstraint",
+        "SpectralRadiusInitializer",
+        "SpectralRadiusRegularizer",
+        "UORO",
+    ],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
