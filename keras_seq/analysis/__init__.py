@@ -2,6 +2,26 @@
 
 from keras_seq.analysis.attention import plot_alignment, plot_attended
 from keras_seq.analysis.internals import plot_internals
+from keras_seq.analysis.jacobians import (
+    fixed_points,
+    gradient_flow,
+    lyapunov_spectrum,
+    step_jacobians,
+    step_spectrum,
+)
+from keras_seq.analysis.linear import linear_response, superposition_error
 from keras_seq.analysis.state_gradients import state_gradients
 
-__all__ = ["plot_alignment", "plot_attended", "plot_internals", "state_gradients"]
+__all__ = [
+    "fixed_points",
+    "gradient_flow",
+    "linear_response",
+    "lyapunov_spectrum",
+    "plot_alignment",
+    "plot_attended",
+    "plot_internals",
+    "state_gradients",
+    "step_jacobians",
+    "step_spectrum",
+    "superposition_error",
+]

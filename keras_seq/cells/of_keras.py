@@ -6,6 +6,22 @@ import keras
 from keras import ops, tree
 
 from keras_seq._keras import DropoutRNNCell, new_dropout_mask
+from keras_seq.cells.functional import CellFunctions
+from keras_seq.engine import functional
+
+
+def functions_of_keras(cell):
+    """A built cell of Keras as pure functions, at inference; its states are one flat list."""
+    variables = [v for v in cell.variables if keras.backend.is_float_dtype(v.dtype)]
+    sizes = list(cell.state_size) if isinstance(cell.state_size, (list, tuple)) else [cell.state_size]
+
+    def step(projected, states, constants):
+        inputs = projected["inputs"]
+        given = tree.pack_sequence_as(sizes, list(states))
+        output, new = with_own_masks(cell, inputs, given, training=False)(inputs, given)
+        return {"output": output}, tree.flatten(new)
+
+    return CellFunctions(variables, lambda weights, inputs: inputs, functional(step, variables), None)
 
 
 def with_own_masks(cell, inputs, states, training):
@@ -20,12 +36,12 @@ def with_own_masks(cell, inputs, states, training):
             cells.append(with_own_masks(inner, inputs, own, training))
             width = getattr(inner, "output_size", None) or own[0].shape[-1]
             inputs = ops.zeros((ops.shape(inputs)[0], width), dtype=inputs.dtype)
-        return _view(cell, cells=cells)
+        return view(cell, cells=cells)
     if not isinstance(cell, DropoutRNNCell):
         return cell
     if not training:  # Keras draws masks that it does not use
-        return _view(cell, dropout=0.0, recurrent_dropout=0.0)
-    return _view(
+        return view(cell, dropout=0.0, recurrent_dropout=0.0)
+    return view(
         cell,
         _dropout_mask=new_dropout_mask(cell, inputs, cell.dropout) if cell.dropout else None,
         _recurrent_dropout_mask=(
@@ -34,7 +50,7 @@ def with_own_masks(cell, inputs, states, training):
     )
 
 
-def _view(cell, **attributes):
+def view(cell, **attributes):
     """The same object but for these attributes."""
     view = object.__new__(type(cell))
     vars(view).update(vars(cell), **attributes)

@@ -1,21 +1,6 @@
-"""Learning rules for streams that do not end, and what long memories ask for."""
+"""Learning rules for streams that do not end."""
 
 from keras_seq.training.online import OnlineLearner
-from keras_seq.training.remedies import (
-    BlockIdentity,
-    SpectralRadiusConstraint,
-    SpectralRadiusInitializer,
-    SpectralRadiusRegularizer,
-)
 from keras_seq.training.rtrl import RTRL, UORO, SnAp1
 
-__all__ = [
-    "RTRL",
-    "UORO",
-    "BlockIdentity",
-    "OnlineLearner",
-    "SnAp1",
-    "SpectralRadiusConstraint",
-    "SpectralRadiusInitializer",
-    "SpectralRadiusRegularizer",
-]
+__all__ = ["RTRL", "UORO", "OnlineLearner", "SnAp1"]
