@@ -96,7 +96,16 @@ SURFACE = {
         "superposition_error",
     ],
     "keras_seq.testing": ["check_cell"],
-    "keras_seq.training": ["OnlineLearner", "RTRL", "SnAp1", "UORO"],
+    "keras_seq.training": [
+        "BlockIdentity",
+        "OnlineLearner",
+        "RTRL",
+        "SnAp1",
+        "SpectralRadiusConstraint",
+        "SpectralRadiusInitializer",
+        "SpectralRadiusRegularizer",
+        "UORO",
+    ],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}

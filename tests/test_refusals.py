@@ -23,6 +23,12 @@ from keras_seq.models import (
     small_encoder,
     stream_batches,
 )
+from keras_seq.training import (
+    BlockIdentity,
+    SpectralRadiusConstraint,
+    SpectralRadiusInitializer,
+    SpectralRadiusRegularizer,
+)
 
 NAN = float("nan")
 LETTERS = Vocabulary(["a", "b"], "characters")
@@ -42,7 +48,8 @@ MAY_BE = {
     "weights": {"[]", "(1, 2)", "[3, 'a']"},  # and so is how many weights
     "seed": {"0", "-1"},
     "pad": {"None", "0", "-1"},
-    **{name: {"1.5"} for name in ("cell_clip", "k")},
+    **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength")},
+    "gain": {"-1", "0", "1.5", "-0.5", "(1, 2)"},
     **{name: {"(1, 2)"} for name in ("input_delays", "output_delays", "dilations", "context", "pad_to")},
     **{name: {"None"} for name in ("merge_mode", "reduction", "features")},
     "use_cudnn": {"True"},
@@ -100,6 +107,8 @@ def classes():
     found["stream_batches"] = (stream_batches, {"documents": np.arange(1, 14), "rows": 1, "steps": 1})
     found["Perplexity"] = (metrics.Perplexity, {})
     found["CTCLoss"] = (decoding.CTCLoss, {})
+    for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
+        found[cls.__name__] = (cls, {})
     found["mu_law_encode"] = (keras_seq.mu_law_encode, {"signal": np.zeros(3, "float32")})
     found["mu_law_decode"] = (keras_seq.mu_law_decode, {"classes": np.zeros(3, "int32")})
     return found

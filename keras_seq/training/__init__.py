@@ -1,6 +1,21 @@
-"""Learning rules for streams that do not end."""
+"""Learning rules for streams that do not end, and what long memories ask for."""
 
 from keras_seq.training.online import OnlineLearner
+from keras_seq.training.remedies import (
+    BlockIdentity,
+    SpectralRadiusConstraint,
+    SpectralRadiusInitializer,
+    SpectralRadiusRegularizer,
+)
 from keras_seq.training.rtrl import RTRL, UORO, SnAp1
 
-__all__ = ["RTRL", "UORO", "OnlineLearner", "SnAp1"]
+__all__ = [
+    "RTRL",
+    "UORO",
+    "BlockIdentity",
+    "OnlineLearner",
+    "SnAp1",
+    "SpectralRadiusConstraint",
+    "SpectralRadiusInitializer",
+    "SpectralRadiusRegularizer",
+]

@@ -24,7 +24,13 @@ import keras_seq
 from keras_seq.decoding import CTCLoss
 from keras_seq.metrics import BitsPerCharacter, Perplexity
 from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel, Seq2Seq, Vocabulary
-from keras_seq.training import OnlineLearner
+from keras_seq.training import (
+    BlockIdentity,
+    OnlineLearner,
+    SpectralRadiusConstraint,
+    SpectralRadiusInitializer,
+    SpectralRadiusRegularizer,
+)
 
 FOLDER = pathlib.Path(__file__).parent
 B, T, D, U = 3, 5, 3, 4
@@ -137,6 +143,23 @@ def evaluated(model, inputs):
 
 def loss(model, inputs):
     return model.loss(inputs["y"], model(inputs["x"]))
+
+
+def constrained(model, inputs):
+    """The recurrent kernel as its constraint leaves it."""
+    cell = model.layers[0].cell
+    return cell.recurrent_constraint(cell.recurrent_kernel)
+
+
+def penalty(model, inputs):
+    (found,) = model.losses
+    return found
+
+
+def start(model, inputs):
+    """What the recurrent kernel starts from."""
+    cell = model.layers[0].cell
+    return cell.recurrent_initializer(cell.recurrent_kernel.shape)
 
 
 # -- the models ----------------------------------------------------------------------------------------------------------
@@ -270,6 +293,23 @@ def learner():
     return model
 
 
+def remedied(**argument):
+    return lambda: keras.Sequential([keras.Input((None, D)), keras_seq.GRU(U, **argument)])
+
+
+REMEDIES = {
+    "SpectralRadiusConstraint": Recipe(
+        remedied(recurrent_constraint=SpectralRadiusConstraint(0.3, squarings=7)), (of_x, constrained), FRAMES
+    ),
+    "SpectralRadiusRegularizer": Recipe(
+        remedied(recurrent_regularizer=SpectralRadiusRegularizer(0.5, 0.2, of="norm")), (of_x, penalty), FRAMES
+    ),
+    "SpectralRadiusInitializer": Recipe(
+        remedied(recurrent_initializer=SpectralRadiusInitializer(0.7, "ones")), (of_x, start), FRAMES
+    ),
+    "BlockIdentity": Recipe(remedied(recurrent_initializer=BlockIdentity([0.5, -1.0, 2.0])), (of_x, start), FRAMES),
+}
+
 RECIPES = {
     "SimpleRNN": memory("SimpleRNN", U, state=[U]),
     "Elman": memory("Elman", U, outputs=2, state=[U]),
@@ -321,6 +361,7 @@ RECIPES = {
     "OnlineLearner": Recipe(
         learner, (of_x, next_gradients), {"x": np.random.default_rng(7).normal(size=(2, D)).astype("float32")}
     ),
+    **REMEDIES,
     "Vocabulary": Recipe(strings, (encoded,), {"strings": np.array(["A red square!", "green", ""])}),
     "LanguageModel": Recipe(
         language_model,
