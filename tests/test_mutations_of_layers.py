@@ -40,7 +40,7 @@ from keras_seq import (
     masking,
 )
 from keras_seq.engine.tensorflow import strategy
-from keras_seq.layers import cell_layer, ring, streamable, sublayers
+from keras_seq.layers import cell_layer, rewriting, ring, streamable, sublayers
 
 pytestmark = [
     pytest.mark.deep,
@@ -231,14 +231,15 @@ MUTANTS = [
     (home(WaveNet), "mu_law_encode", op("+", 1), "{0}", [MU_LAW]),
     (home(WaveNet), "mu_law_decode", op("+"), "{1}", [MU_LAW]),
     # streams of whole models
-    (home(StepForm), "_along_features", call("getattr"), "-1", [refused("a Softmax, of which")]),
+    (rewriting, "_along_features", call("getattr"), "-1", [refused("a Softmax, of which")]),
     (StepForm, "call", item("mask", nth=0), "mask[-1]", [MASKED_STEP]),
     (StepForm, "compute_mask", choice("return_sequences"), "{1}", [MASKED_STEP]),
-    (home(StepForm), "_stepped", op("not in"), "True", [WHOLE]),
-    (home(StepForm)._Graph, "_step_form", choice("return_sequences"), "{0}", [refused("got both")]),
-    (home(StepForm)._Graph, "_step_form", choice("getattr"), negated, [crashes(WHOLE)]),
-    (home(StepForm)._Graph, "call", call("any"), "False", [refused("got both")]),
-    (Stream, "_step", choice(), "{1}", [crashes(WHOLE)]),
+    (rewriting.Rewriting, "rewrite", op("not in"), "True", [WHOLE]),
+    (rewriting.Rewriting, "_sequence_layer", choice("return_sequences"), "{0}", [refused("got both")]),
+    (rewriting.Rewriting, "_sequence_layer", choice("getattr"), negated, [crashes(WHOLE)]),
+    (rewriting.Rewriting, "_call", call("any"), "False", [refused("got both")]),
+    (Stream, "_step", choice("t"), "{1}", [crashes(WHOLE)]),
+    (Stream, "reset", call("where_rows"), "{2}", [streams("test_rows_begin_and_end_on_their_own", "to_one")]),
     # configurations
     (keras_seq.RNN, "get_config", display("truncate"), without("truncate"), [suite(SAVED, "LSTM")]),
     (

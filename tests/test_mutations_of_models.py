@@ -15,11 +15,13 @@ from mutants import (
     mutate,
     named,
     op,
+    statement,
     suite,
     without,
 )
 
 from keras_seq.decoding import tokens
+from keras_seq.layers import chunks
 from keras_seq.metrics import BitsPerCharacter, Perplexity, cider_d, corpus_bleu
 from keras_seq.models import (
     ImageCaptioner,
@@ -28,12 +30,12 @@ from keras_seq.models import (
     LossWatch,
     Seq2Seq,
     Vocabulary,
-    carried_states,
     generation,
     small_encoder,
     starts,
-    stream_batches,
 )
+from keras_seq.training import stream_chunks
+from keras_seq.training.carries_states import CarriesStates
 
 pytestmark = [
     pytest.mark.deep,
@@ -242,11 +244,11 @@ MUTANTS = [
     (LanguageModel, "call", call("dropped", "embedding"), "{0}", [DROPPED[LanguageModel]]),
     (LanguageModel, "call", call("dropped", within=call("logits")), "{0}", [DROPPED[LanguageModel]]),
     (LanguageModel, "call", call("not_equal"), "ops.ones_like({0}, dtype='bool')", [GAPS]),
-    (LanguageModel, "_carried", call("where"), "ops.where({0}, {2}, {1})", [CHUNKS]),
-    (LanguageModel, "_carried", call("assign"), "None", [CHUNKS]),
+    (CarriesStates, "carry", call("where"), "ops.where({0}, {2}, {1})", [CHUNKS]),
+    (CarriesStates, "carry", call("assign"), "None", [CHUNKS]),
     (
-        LanguageModel,
-        "_carried",
+        CarriesStates,
+        "carry",
         call("_kept_states"),
         argument(0, "False"),
         [streaming("test_training_and_everything_else_carry_states_of_their_own")],
@@ -255,13 +257,13 @@ MUTANTS = [
     (LanguageModel, "stream", op("*", "separator"), "{0}", [ENDS]),
     (LanguageModel, "stream", op("<"), "{0} <= {1}", [ENDS]),
     (LanguageModel, "streams", call("concatenate"), "{0.1}", [streaming("test_streams_of_texts")]),
-    (home(stream_batches), "stream_batches", op("==", 0), "True", [ONE_ARRAY]),
-    (home(stream_batches), "stream_batches", call("min"), calls("max"), [streaming("test_documents_in_streams")]),
-    (home(stream_batches), "stream_batches", op("+", "steps", 1), "{0}", [ONE_ARRAY]),
-    (carried_states, "carried", call("where", op("+")), "ops.where({0}, {2}, {1})", [GAPS]),
+    (home(stream_chunks), "packed", op("-", "at"), "{0}", [streaming("test_documents_in_streams")]),
+    (home(stream_chunks), "packed", statement("starts", 1), "pass", [ONE_ARRAY]),
+    (home(stream_chunks), "packed", op(">="), "{0} > {1}", [streaming("test_documents_in_streams")]),
+    (chunks, "run_chunk", call("where", op("+")), "ops.where({0}, {2}, {1})", [GAPS]),
     (
-        carried_states,
-        "carried",
+        chunks,
+        "run_chunk",
         call("concatenate", nth=1),
         "ops.concatenate([ops.ones_like({0.0}), {0.1}], axis=1)",
         [CONVOLVED],
@@ -355,7 +357,7 @@ MUTANTS = [
 # they change nothing that anyone can see
 EQUIVALENTS = [
     (
-        carried_states,
+        chunks,
         "first_state",
         op("-", 1),
         "{0}",

@@ -105,6 +105,8 @@ SURFACE = {
         "SpectralRadiusInitializer",
         "SpectralRadiusRegularizer",
         "UORO",
+        "TruncatedBPTT",
+        "stream_chunks",
     ],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],
 }

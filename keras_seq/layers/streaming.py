@@ -7,81 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Self, Unpack
 
 import keras
-from keras import layers, ops, tree
+from keras import backend, ops, tree
 
-from keras_seq._keras import run_graph
 from keras_seq.arguments import boolean
-from keras_seq.layers.rnn import RNN
-from keras_seq.layers.streamable import Streamable
+from keras_seq.layers.rewriting import Rewriting
+from keras_seq.masking import where_rows
 from keras_seq.shapes import fits
 from keras_seq.typing import Config, LayerArguments, Tensor
-
-# layers of Keras that act on each step alone, whatever stands at other steps
-POINTWISE = (
-    layers.Activation,
-    layers.Add,
-    layers.AlphaDropout,
-    layers.Average,
-    layers.BatchNormalization,
-    layers.Concatenate,
-    layers.Dense,
-    layers.Dropout,
-    layers.ELU,
-    layers.Embedding,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.InputLayer,
-    layers.LayerNormalization,
-    layers.LeakyReLU,
-    layers.Masking,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Multiply,
-    layers.Normalization,
-    layers.ReLU,
-    layers.Rescaling,
-    layers.RMSNormalization,
-    layers.Softmax,
-    layers.SpatialDropout1D,
-    layers.Subtract,
-    layers.TimeDistributed,
-    layers.UnitNormalization,
-)
-# operations on the tensors of a functional model, likewise; those with an axis only along the features
-ELEMENTWISE = (
-    *(
-        "Absolute",
-        "Add",
-        "Cast",
-        "Clip",
-        "Cos",
-        "Divide",
-        "Exp",
-        "Gelu",
-        "LeakyRelu",
-        "Log",
-        "Log1p",
-        "Maximum",
-        "Minimum",
-    ),
-    *(
-        "Multiply",
-        "Negative",
-        "Power",
-        "Relu",
-        "Sigmoid",
-        "Sign",
-        "Silu",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Square",
-    ),
-    *("Subtract", "Tanh", "TrueDivide", "Softmax", "Concatenate"),
-    *("NotEqual", "Any", "LogicalAnd", "LogicalNot"),  # masks
-)
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -189,13 +121,14 @@ def streaming(
     ```
     """
     trusted = {getattr(p, "name", p) for p in pointwise}
-    return Stream(*_stepped(model, trusted), boolean("jit_compile", jit_compile))
+    return Stream(*_Steps(trusted).rewrite(model), boolean("jit_compile", jit_compile))
 
 
 class Stream:
     """What `keras_seq.streaming` makes of a model: it takes one step and its state, and gives an output and the new state.
 
-    The state is one flat list of tensors, the layers' own one after the other; nothing else grows or is kept.
+    The state is one flat list of tensors, the layers' own one after the other; nothing else grows or is kept. Rows are streams
+    of their own: with `starts` some of them begin anew while the others go on.
 
     Attributes:
         model: the same as a functional Keras model, `[*inputs (b, 1, ..), *state] -> [*outputs, *state]`.
@@ -222,18 +155,23 @@ class Stream:
         """The state before the first step: a flat list of tensors, `batch_size` rows each."""
         return [s for layer in self._layers for s in layer.initial_state(batch_size)]
 
-    def step(self, inputs: Any, state: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+    def reset(self, state: Sequence[Tensor], starts: Tensor) -> list[Tensor]:
+        """The state, with that before the first step in the rows where `starts`, booleans (b,), is true."""
+        return where_rows(starts, self.initial_state(ops.shape(state[0])[0]), list(state)) if state else []
+
+    def step(self, inputs: Any, state: Sequence[Tensor], starts: Tensor | None = None) -> tuple[Any, list[Tensor]]:
         """One step.
 
         Args:
             inputs: those of the model, in its structure, without the axis of time.
             state: what `initial_state` or the step before gave.
+            starts: booleans (b,), the rows that begin a new stream with this step; None for none.
 
         Returns:
             `(outputs, state)`: the outputs in the structure of the model's, without the axis of time.
 
         Raises:
-            ValueError: inputs or a state of another structure or shape.
+            ValueError: inputs, a state or starts of another structure, type or shape.
         """
         try:
             tree.assert_same_structure(inputs, self._inputs)
@@ -247,22 +185,32 @@ class Stream:
         for x, wanted in zip(tree.flatten(inputs), tree.flatten(self._inputs), strict=True):
             if not fits(ops.shape(x), (None, *wanted.shape[2:])):
                 raise ValueError(f"inputs: expected shape {(None, *wanted.shape[2:])} without time, got {ops.shape(x)}")
-        return self._compiled(tree.map_structure(ops.convert_to_tensor, inputs), list(state))
+        if starts is not None:
+            starts, rows = ops.convert_to_tensor(starts), ops.shape(tree.flatten(inputs)[0])[:1]
+            if backend.standardize_dtype(starts.dtype) != "bool" or not fits(ops.shape(starts), rows):
+                raise ValueError(
+                    f"starts: expected booleans of shape {rows}, one for each row, got {starts.dtype} {ops.shape(starts)}"
+                )
+        return self._compiled(tree.map_structure(ops.convert_to_tensor, inputs), list(state), starts)
 
-    def _step(self, inputs, state):
+    def _step(self, inputs, state, starts=None):
+        if starts is not None:
+            state = self.reset(state, starts)
         found = self.model([*(ops.expand_dims(x, 1) for x in tree.flatten(inputs)), *state])
         timed = tree.flatten(self._outputs)
         outputs = [y[:, 0] if t else y for y, t in zip(found, timed, strict=False)]
         return tree.pack_sequence_as(self._outputs, outputs), list(found[len(timed) :])
 
     def export(self, path: str | os.PathLike[str]) -> Any:
-        """Write a SavedModel with `step(inputs, state) -> (outputs, state)` and `initial_state(batch_size) -> state`.
+        """Write a SavedModel with `step(inputs, state) -> (outputs, state)`, `initial_state(batch_size) -> state` and
+        `reset(state, starts) -> state`.
 
         It needs TensorFlow alone:
 
             loaded = tf.saved_model.load(path)
-            state = loaded.initial_state(tf.constant(1))
+            state = loaded.initial_state(tf.constant(2))
             outputs, state = loaded.step(inputs, state)
+            state = loaded.reset(state, tf.constant([True, False]))     # the first row begins anew
 
         Its signature `serving_default` is the same with names: input_0, .., state_0, .. to output_0, .., state_0, ..
         """
@@ -272,8 +220,9 @@ class Stream:
         state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.initial_state(1)]
         module = tf.Module()
         module.weights = [w.value for w in self.model.weights]
-        module.step = tf.function(self._step, [inputs, state], jit_compile=self._jit_compile or None)
+        module.step = tf.function(lambda x, s: self._step(x, s), [inputs, state], jit_compile=self._jit_compile or None)
         module.initial_state = tf.function(self.initial_state, [tf.TensorSpec((), "int32")])
+        module.reset = tf.function(self.reset, [state, tf.TensorSpec((None,), "bool")])
 
         def served(**given):
             count = len(tree.flatten(inputs))
@@ -291,95 +240,13 @@ class Stream:
         tf.saved_model.save(module, path, signatures={"serving_default": signature})
 
 
-def _stepped(model: Any, trusted: set[Any]) -> tuple[Any, Any, Any, Any]:
-    """`(functional model of one step, its inputs in their structure, which outputs have time, the layers with states)`."""
-    if isinstance(model, keras.Sequential) and model.built:
-        first = outputs = keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)
-        for layer in model.layers:
-            outputs = layer(outputs)
-        model = keras.Model(first, outputs, name=model.name)
-    if not (isinstance(model, keras.Model) and hasattr(model, "operations")):
-        raise TypeError(f"model: expected a built Sequential or functional model, got {model!r}")
-    if any(len(x.shape) < 2 for x in model.inputs):
-        raise ValueError(f"model: expected inputs (b, t, ..), got {[tuple(x.shape) for x in model.inputs]}")
-    inputs = tree.map_structure(lambda x: keras.Input(batch_shape=(None, 1, *x.shape[2:]), dtype=x.dtype), model.input)
-    graph = _Graph(trusted)
-    outputs = run_graph(model, inputs, graph.call)
-    timed = tree.map_structure(lambda y: id(y) not in graph.ended, outputs)
-    given, made = [*tree.flatten(inputs), *graph.given], [*tree.flatten(outputs), *graph.made]
-    step = keras.Model(given, made, name=f"{model.name}_step")
-    return step, inputs, timed, graph.layers
+class _Steps(Rewriting):
+    """A model of one step."""
 
+    way, suffix, steps = "step by step", "step", 1
 
-class _Graph:
-    """Calls the layers of a functional model on one step each, and collects the states that go in and come out."""
+    def form(self, layer: Any) -> keras.layers.Layer:
+        return StepForm(layer, name=f"{layer.name}_step", dtype=layer.dtype_policy)
 
-    def __init__(self, trusted):
-        self.trusted, self.given, self.made, self.layers = trusted, [], [], []
-        self.ours = {}  # by the id of a layer of Keras, ours over the same cell
-        self.forms = {}  # by the layer's id: a layer that is called twice has one form and two states
-        self.ended = {}  # by id, the tensors that have no time any more
-
-    def call(self, layer, *args, **kwargs):
-        tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-        ended = [id(x) in self.ended for x in tensors]
-        if ended and all(ended):
-            return self._end(layer(*args, **kwargs))
-        if any(ended):
-            raise ValueError(f"{layer.name}: expected inputs that all have steps in time, or none; got both")
-        if isinstance(layer, keras.Model):
-            return self._nested(layer, *args)
-        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, Streamable):
-            flags = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
-            if id(layer) not in self.ours:
-                given = {f: getattr(layer, f) for f in flags}
-                self.ours[id(layer)] = RNN(layer.cell, **given, name=layer.name, dtype=layer.dtype_policy)
-                self.ours[id(layer)].built = True
-            layer = self.ours[id(layer)]
-        if isinstance(layer, Streamable):
-            return self._step_form(layer, *args, **kwargs)
-        known = type(layer) in POINTWISE or type(layer).__name__ in ELEMENTWISE
-        known = known and _along_features(layer)
-        if not known and layer.name not in self.trusted:
-            raise ValueError(
-                f"{layer.name}: expected a layer that acts on each step alone, got a {type(layer).__name__}, of which that is "
-                "not known; name it in `pointwise` if it does"
-            )
-        return layer(*args, **kwargs)
-
-    def _step_form(self, layer, sequences, initial_state=None, mask=None, training=None, constants=None, targets=None):
-        for name, value in (("initial_state", initial_state), ("constants", constants)):
-            if value is not None:
-                raise ValueError(f"{layer.name}: expected no {name} in a model that is run step by step, got {value!r}")
-        for flag in ("return_state", "return_internals"):
-            if getattr(layer, flag, False):
-                raise ValueError(f"{layer.name}: expected {flag}=False in a model that is run step by step, got True")
-        if id(layer) not in self.forms:
-            self.forms[id(layer)] = StepForm(layer, name=f"{layer.name}_step", dtype=layer.dtype_policy)
-        outputs, *state = self.forms[id(layer)]([sequences, *self._states(layer)], mask=mask, targets=targets)
-        self.made.extend(state)
-        return outputs if layer.return_sequences else self._end(outputs)
-
-    def _nested(self, model, *args):
-        step, _, timed, owners = _stepped(model, self.trusted)
-        given = [s for layer in owners for s in self._states(layer)]
-        found = step([*tree.flatten(args[0]), *given])
-        count = len(tree.flatten(timed))
-        self.made.extend(found[count:])
-        outputs = [y if t else self._end(y) for y, t in zip(found, tree.flatten(timed), strict=False)]
-        return tree.pack_sequence_as(timed, outputs)
-
-    def _states(self, layer):
-        inputs = [keras.Input(tuple(s.shape[1:]), dtype=s.dtype) for s in layer.initial_state(1)]
-        self.given.extend(inputs)
-        self.layers.append(layer)
-        return inputs
-
-    def _end(self, outputs):
-        self.ended.update((id(y), y) for y in tree.flatten(outputs))
-        return outputs
-
-
-def _along_features(operation):
-    """Whether what is joined, reduced or normalised lies along the last axis, the features of one step."""
-    return getattr(operation, "axis", -1) in (-1, (-1,), [-1])
+    def first_state(self, layer: Any) -> list[Tensor]:
+        return layer.initial_state(1)

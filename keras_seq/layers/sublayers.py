@@ -84,11 +84,12 @@ def reads_constants(layer):
     )
 
 
-def call_with_states(layer, sequences, initial_state=None, mask=None, constants=None):
+def call_with_states(layer, sequences, initial_state=None, mask=None, constants=None, targets=None):
     """`(outputs, final states)` of a layer, whether it returns its states or not; constants go where they are read."""
     if not layer.state_size:
         return layer(sequences, mask=mask), []
     further = {} if initial_state is None else {"initial_state": initial_state}
+    further |= {} if targets is None else {"targets": targets}
     if constants and reads_constants(layer):
         further["constants"] = constants
     outputs, *states = layer(sequences, mask=mask, return_state=True, **further)

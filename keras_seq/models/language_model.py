@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,24 +15,23 @@ from keras_seq.arguments import boolean, integer_or_none, needs_tensorflow, posi
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import DecodingConstraints, broken, undefined
+from keras_seq.layers.chunks import check_runs_in_chunks, first_state, run_chunk
 from keras_seq.layers.sublayers import build_part, call_with_states
-from keras_seq.models.carried_states import Apart, by_shape, carried, check_memory, first_state
 from keras_seq.models.generation import TextGenerator, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
 from keras_seq.models.stream_batches import stream_batches
 from keras_seq.models.training import TokenTraining
 from keras_seq.models.vocabulary import Vocabulary, strings
+from keras_seq.training.carries_states import CarriesStates
 from keras_seq.typing import Initializer, Tensor
 
 ENDLESS = 2**31 - 1
 STREAMED = {"greedy": ("allowed", "min_length"), "sample": ("allowed", "min_length", "temperature", "top_k", "top_p")}
 """The options of the decoders that write token by token."""
 
-_making = threading.Lock()  # held while the variables of carried states are made
-
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
+class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.Model):
     """The distribution of the next token after those before it (Mikolov et al. 2010; Graves 2013).
 
         x_t = D(E w_t);   h_t, s_t = memory(x_t, s_{t-1});   P(w_{t+1} = v | w_1 .. w_t) = softmax(D(h_t) V + b)_v
@@ -50,7 +48,8 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
     `(tokens, starts)` in place of tokens, as `streams` makes them, each row goes on from the state in which it was left by
     the call before, or begins anew where `starts` says so; gradients stop between. Training and everything else carry
     states of their own, for each number of rows, so that validation in `fit` disturbs nothing. They are no weights and are
-    not saved: a stream begins with `starts`. Under a `tf.distribute.MirroredStrategy` (without XLA) each replica carries the
+    not saved: a stream begins with `starts`; with `fit(.., backup="folder")` a run that was broken off goes on where it
+    stopped, its states included. Under a `tf.distribute.MirroredStrategy` (without XLA) each replica carries the
     states of its share of the rows.
 
         held_out = model.streams(held_out, rows=1, steps=500)
@@ -98,9 +97,6 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
     ```
     """
 
-    train_function: Any
-    test_function: Any
-
     def __init__(
         self,
         vocabulary: Vocabulary,
@@ -117,7 +113,7 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
         super().__init__(**kwargs)
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a keras_seq.models.Vocabulary, got {vocabulary!r}")
-        check_memory("memory", memory)
+        check_runs_in_chunks("memory", memory)
         self.vocabulary, self.memory = vocabulary, memory
         self.embedding_size = positive_integer("embedding_size", embedding_size)
         self.tied = boolean("tied", tied)
@@ -157,7 +153,15 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
         if starts is None:
             outputs, _ = call_with_states(self.memory, words, mask=mask)
         else:
-            outputs = self._carried(words, starts, mask, bool(training))
+            needs_tensorflow("LanguageModel on tokens with starts")
+            training = bool(training)
+            outputs = self.carry(
+                lambda states: run_chunk(self.memory, words, states, mask, training),
+                words.shape[0],
+                starts,
+                training,
+                "tokens",
+            )
         return undefined(self.logits(self.dropped(outputs, training)), wrong)
 
     def logits(self, outputs: Tensor) -> Tensor:
@@ -167,60 +171,13 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, keras.Model):
         embedding, bias = (ops.cast(w, self.compute_dtype) for w in (self.embedding.embeddings, self.bias))
         return ops.matmul(ops.cast(outputs, self.compute_dtype), ops.transpose(embedding)) + bias
 
-    def _carried(self, words, starts, mask, training):
-        """The outputs of a chunk, from the states in which the chunk before it has left each row."""
-        needs_tensorflow("LanguageModel on tokens with starts")
-        rows = words.shape[0]
-        if rows is None:
-            raise ValueError("tokens: expected a known number of rows together with starts, got None")
-        if tuple(starts.shape) != (rows,):
-            raise ValueError(f"starts: expected booleans of shape ({rows},), one per row, got {tuple(starts.shape)}")
-        first = first_state(self.memory, rows)
-        kept = self._kept_states(training, rows, first)
-        starts = ops.cast(starts, "bool")
-        states = [
-            ops.where(ops.reshape(starts, (rows, *[1] * (len(f.shape) - 1))), f, k.value)
-            for f, k in zip(first, kept, strict=True)
-        ]
-        outputs, states = carried(self.memory, words, states, mask, training)
-        for variable, state in zip(kept, states, strict=True):
-            variable.assign(state)
-        return outputs
-
-    def _kept_states(self, training, rows, like):
-        """Variables for the states of so many rows, in each replica its own; made when first asked for, never saved."""
-        own = {"synchronization": "on_read", "aggregation": "only_first_replica"}
-        with _making, tf.init_scope():
-            kept = self.__dict__.setdefault("_kept", {})
-            if (training, rows) not in kept:
-                kept[training, rows] = [
-                    keras.Variable("zeros", s.shape, s.dtype, trainable=False, autocast=False, name="carried", **own)
-                    for s in like
-                ]
-        return kept[training, rows]
+    def first_states(self, rows: int) -> list[Tensor]:
+        return first_state(self.memory, rows)
 
     def _checked(self, tokens):
         if len(tokens.shape) != 2:
             raise ValueError(f"tokens: expected shape (b, t), got {tuple(tokens.shape)}")
         return self.vocabulary.check("tokens", tokens)
-
-    def make_train_function(self, force: bool = False) -> None:
-        if keras.config.backend() != "tensorflow":  # where nothing is carried
-            super().make_train_function(force)
-        elif self.train_function is None or force:
-            self.train_function = by_shape(lambda: self._made("train"))
-
-    def make_test_function(self, force: bool = False) -> None:
-        if keras.config.backend() != "tensorflow":  # where nothing is carried
-            super().make_test_function(force)
-        elif self.test_function is None or force:
-            self.test_function = by_shape(lambda: self._made("test"))
-
-    def _made(self, kind):
-        """What Keras makes to train or test by."""
-        maker = Apart(self)
-        getattr(keras.Model, f"make_{kind}_function")(maker, force=True)
-        return getattr(maker, f"{kind}_function")
 
     def streams(self, texts: str | Sequence[str], rows: int, steps: int) -> tf.data.Dataset:
         """The data to train on long texts by chunks, or to score them: `stream_batches` of their tokens.

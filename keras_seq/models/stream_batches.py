@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from keras_seq.arguments import positive_integer
 from keras_seq.decoding.tokens import token
+from keras_seq.training.stream_chunks import packed
 
 
 def stream_batches(documents: Sequence[Sequence[int]], rows: int, steps: int, pad: int = 0) -> tf.data.Dataset:
@@ -62,19 +63,9 @@ def stream_batches(documents: Sequence[Sequence[int]], rows: int, steps: int, pa
     if steps > longest:
         raise ValueError(f"steps: expected at most {longest}, the length of the longest stream, got {steps}")
 
-    # for each row its chunks: (whether one begins, tokens)
-    streams: list[list[Any]] = [[] for _ in range(rows)]
-    for document in documents:
-        free = min(streams, key=len)
-        for at in range(0, len(document) - 1, steps):
-            free.append((at == 0, document[at : at + steps + 1]))
-    count = max(map(len, streams))
-    starts = np.ones((count, rows), np.int32)
-    tokens, targets = np.full((2, count, rows, steps), pad, np.int32)
-    for row, chunks in enumerate(streams):
-        for i, (begins, chunk) in enumerate(chunks):
-            starts[i, row] = begins
-            tokens[i, row, : len(chunk) - 1], targets[i, row, : len(chunk) - 1] = chunk[:-1], chunk[1:]
+    streams = [(document[:-1], document[1:]) for document in documents]
+    (tokens, targets), starts, _ = tree.map_structure(lambda *each: np.stack(each), *packed(streams, rows, steps, pad))
+    tokens, targets = (np.asarray(x, np.int32) for x in (tokens, targets))
     return tf.data.Dataset.from_tensor_slices(((tokens, starts), targets))
 
 

@@ -8,6 +8,8 @@ from keras_seq.training.remedies import (
     SpectralRadiusRegularizer,
 )
 from keras_seq.training.rtrl import RTRL, UORO, SnAp1
+from keras_seq.training.stream_chunks import stream_chunks
+from keras_seq.training.truncated import TruncatedBPTT
 
 __all__ = [
     "RTRL",
@@ -18,4 +20,6 @@ __all__ = [
     "SpectralRadiusConstraint",
     "SpectralRadiusInitializer",
     "SpectralRadiusRegularizer",
+    "TruncatedBPTT",
+    "stream_chunks",
 ]

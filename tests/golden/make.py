@@ -30,6 +30,7 @@ from keras_seq.training import (
     SpectralRadiusConstraint,
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
+    TruncatedBPTT,
 )
 
 FOLDER = pathlib.Path(__file__).parent
@@ -114,6 +115,12 @@ def carried(model, inputs):
     """A stream of two chunks."""
     first, second = inputs["tokens"][:, :2], inputs["tokens"][:, 2:4]
     return [model((first, np.array([True] * B))), model((second, np.array([False, True, False])))]
+
+
+def in_chunks(model, inputs):
+    """Streams of five steps, the second of which begins anew, the third has ended."""
+    x, real = inputs["x"], np.array([[True, True], [True, False], [False, False]])
+    return [model((x[:, :3], np.array([True] * B))), model((x[:, 3:], np.array([False, True, True]), real))]
 
 
 def optimizer(model, inputs):
@@ -293,6 +300,15 @@ def learner():
     return model
 
 
+def trainer():
+    """Of streams, two chunks after their beginning."""
+    model = TruncatedBPTT(keras.Sequential([keras.Input((None, D)), keras_seq.LSTM(U, return_sequences=True)]), steps=2)
+    model.compile("adam", "mse")
+    x = np.random.default_rng(8).normal(size=(2, 4, D)).astype("float32")
+    model.fit(x, np.ones((2, 4, U), "float32"), verbose=0)
+    return model
+
+
 def remedied(**argument):
     return lambda: keras.Sequential([keras.Input((None, D)), keras_seq.GRU(U, **argument)])
 
@@ -361,6 +377,7 @@ RECIPES = {
     "OnlineLearner": Recipe(
         learner, (of_x, next_gradients), {"x": np.random.default_rng(7).normal(size=(2, D)).astype("float32")}
     ),
+    "TruncatedBPTT": Recipe(trainer, (in_chunks, optimizer), {"x": np.random.default_rng(7).normal(size=(B, 5, D))}),
     **REMEDIES,
     "Vocabulary": Recipe(strings, (encoded,), {"strings": np.array(["A red square!", "green", ""])}),
     "LanguageModel": Recipe(

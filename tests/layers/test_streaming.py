@@ -142,6 +142,26 @@ def test_steps_of_a_model_are_the_model(name, tmp_path):
     assert_close(again(given), stream.model(given), 0.0)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_begin_and_end_on_their_own(name):
+    """Row 1 begins anew at step 2: from there it says what a stream of the steps from there on says; the others go on."""
+    model, x = made(name)
+    stream = keras_seq.streaming(model)
+    state, late, said, alone = stream.initial_state(3), stream.initial_state(3), [], []
+    for t in range(STEPS):
+        outputs, state = stream.step(now(x, t), state, np.array([False, t == 2, False]))
+        said.append(keras.tree.flatten(outputs))
+        if t >= 2:
+            outputs, late = stream.step(now(x, t), late)
+            alone.append(keras.tree.flatten(outputs))
+    columns = [np.stack(column, 1) for column in zip(*said, strict=True)]
+    plain = streamed(stream.step, stream.initial_state(3), x)
+    begun = [np.stack(column, 1) for column in zip(*alone, strict=True)]
+    for found, whole, new in zip(columns, plain, begun, strict=True):
+        assert_close([found[[0, 2]], found[1, :2], found[1, 2:]], [whole[[0, 2]], whole[1, :2], new[1]], 1e-6)
+        assert np.abs(new[1] - whole[1, 2:]).max() > 1e-4, "what came before made no difference"
+
+
 def test_the_stream_has_the_weights_of_the_model():
     model, x = made("to_one")
     stream = keras_seq.streaming(model)
@@ -185,6 +205,9 @@ for folder in sys.argv[1:]:
             outputs, state = loaded.step(tf.constant(inputs[0][:, t]), state)
             assert np.max(np.abs(tf.nest.flatten(outputs)[0] - expected[0][:, t])) < 1e-5, folder
         state = [found[f"state_{i}"] for i in range(len(state))]
+        begun = loaded.reset(state, tf.constant([True] * len(inputs[0])))
+        for a, b in zip(begun, loaded.initial_state(tf.constant(len(inputs[0]))), strict=True):
+            assert np.array_equal(a, b)
         for i, wanted in enumerate(expected):
             assert np.max(np.abs(found[f"output_{i}"] - wanted[:, t])) < 1e-5, (folder, t, i)
 assert "keras_seq" not in sys.modules
@@ -301,6 +324,9 @@ def test_wrong_steps_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             stream.step(inputs, given)
+    for starts in ([True, False], [[True], [False], [True]], [1, 0, 1]):
+        with pytest.raises(ValueError, match=r"starts: expected booleans of shape \(3,\), one for each row"):
+            stream.step(good, state, starts)
     layer = model.layers[1]
     for inputs, given, mask, message in (
         (x, state, None, r"inputs: expected one step of shape \(b, 3\)"),
