@@ -61,8 +61,8 @@ class CarriesStates:
             ops.where(ops.reshape(starts, (rows, *[1] * (len(f.shape) - 1))), f, k.value)
             for f, k in zip(first, kept, strict=True)
         ]
-        outputs, states = run(states)
-        for variable, state in zip(kept, states, strict=True):
+        outputs, new = run(states)
+        for variable, state in zip(kept, new, strict=True):
             variable.assign(state)
         return outputs
 

@@ -27,7 +27,8 @@ def packed(streams: Iterable[Any], rows: int, steps: int, padding: int = 0) -> I
     The next stream begins with a chunk, in the row that is free first; what is left of a last chunk, and of a row for which
     no stream is left, is padding. Such a row begins anew at every chunk.
     """
-    streams, running = iter(streams), [None] * rows
+    streams = iter(streams)
+    running: list[Any] = [None] * rows
     for at in itertools.count():
         starts = np.zeros(rows, "int32")
         for row in range(rows):
@@ -115,13 +116,13 @@ def stream_chunks(
     if steps > longest:
         raise ValueError(f"steps: expected at most {longest}, the length of the longest stream, got {steps}")
     chunks = tree.map_structure(lambda *each: np.stack(each), *packed(streams, rows, steps))
-    return tf.data.Dataset.from_tensor_slices(_element(*chunks, ragged=not chunks[2].all()))
+    return tf.data.Dataset.from_tensor_slices(_element(chunks, ragged=not chunks.real.all()))
 
 
-def _element(values, starts, real, ragged=True):
+def _element(chunk, ragged=True):
     """What Keras trains on: `((x, starts), y)` or `((x, starts, real), y)`, and the weights."""
-    x, *further = values
-    return ((x, starts, real) if ragged else (x, starts), *further)
+    x, *further = chunk.values
+    return ((x, chunk.starts, chunk.real) if ragged else (x, chunk.starts), *further)
 
 
 def _of_dataset(data, y, sample_weight, steps, rows):
@@ -139,11 +140,11 @@ def _of_dataset(data, y, sample_weight, steps, rows):
     def chunks():
         checked = ((_length(stream, i), stream)[1] for i, stream in enumerate(data.as_numpy_iterator()))
         for chunk in packed(checked, rows, steps):
-            yield _element(*chunk)
+            yield _element(chunk)
 
     values = tree.map_structure(lambda s: tf.TensorSpec((rows, steps, *s.shape[1:]), s.dtype), spec)
     starts, real = tf.TensorSpec((rows,), tf.int32), tf.TensorSpec((rows, steps), tf.int32)
-    return tf.data.Dataset.from_generator(chunks, output_signature=_element(values, starts, real))
+    return tf.data.Dataset.from_generator(chunks, output_signature=_element(Chunk(values, starts, real)))
 
 
 def _streams(name, value):
