@@ -106,6 +106,26 @@ def positive_integer(name, value):
     return int(value)
 
 
+def positive_number(name: str, value: Any) -> float:
+    """`value` as a float; a TypeError or ValueError that names the argument unless it is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a positive number, got {value!r}")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def finite_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a float64 array; a TypeError or ValueError that names the argument unless it is of finite numbers."""
+    try:
+        found = np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
+    if not np.all(np.isfinite(found)):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    return found
+
+
 def integer_or_none(name: str, value: Any) -> int | None:
     """`value`, such as a seed; a TypeError that names the argument unless it is an integer or None."""
     if isinstance(value, bool) or not (value is None or isinstance(value, numbers.Integral)):

@@ -1,6 +1,7 @@
 """Looking into a memory."""
 
 from keras_seq.analysis.attention import plot_alignment, plot_attended
+from keras_seq.analysis.certificates import bibo_certificate, contraction_certificate
 from keras_seq.analysis.internals import plot_internals
 from keras_seq.analysis.jacobians import (
     fixed_points,
@@ -10,13 +11,18 @@ from keras_seq.analysis.jacobians import (
     step_spectrum,
 )
 from keras_seq.analysis.linear import linear_response, superposition_error
+from keras_seq.analysis.memory import memory_curves, memory_length
 from keras_seq.analysis.state_gradients import state_gradients
 
 __all__ = [
+    "bibo_certificate",
+    "contraction_certificate",
     "fixed_points",
     "gradient_flow",
     "linear_response",
     "lyapunov_spectrum",
+    "memory_curves",
+    "memory_length",
     "plot_alignment",
     "plot_attended",
     "plot_internals",

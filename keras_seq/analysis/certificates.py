@@ -53,8 +53,8 @@ def bibo_certificate(layer: Any, input_bound: float = 1.0, of: Of = None) -> Cer
         LSTM                |h| <= 1;  |c| <= i g / (1 - f), the gates at the most that inputs up to M open them
 
     with M the bound of the inputs, L the greatest slope of the activation f, and |.| the greatest modulus, of a matrix the norm
-    that goes with it; in the second row, where that norm fails, the Euclidean one. It is true of a start at zero, in exact arithmetic,
-    at inference.
+    that goes with it; in the second row the Euclidean norm if it is the smaller. It is true of a start at zero, in exact
+    arithmetic, at inference.
 
     Args:
         layer: a built layer of these, of ours or Keras's, or a `Stacked`, `Bidirectional` or model that has one.
@@ -93,7 +93,9 @@ def bibo_certificate(layer: Any, input_bound: float = 1.0, of: Of = None) -> Cer
         return _bounded_simple(cell, bound)
     if _is_gru(cell):
         return Certificate(
-            True, 1.0, "Bounded: each step of the GRU takes a mean of its state and a tanh; |h| <= 1 from a start at zero."
+            True,
+            1.0,
+            "Bounded: each step of the GRU takes a mean of its state and a tanh; |h| <= 1 from a start at zero.",
         )
     if _is_lstm(cell):
         gates = _gates(cell, bound, "ifgo")
@@ -139,8 +141,8 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
     Raises:
         TypeError, ValueError, RuntimeError: as `bibo_certificate`.
 
-    Source: for the LSTM and the GRU the idea is that of Bonassi et al., "On recurrent neural networks for learning-based control",
-    Journal of Process Control 114, 2022.
+    Source: for the LSTM and the GRU the idea is that of Bonassi et al., "On recurrent neural networks for learning-based
+    control", Journal of Process Control 114, 2022.
 
     Example:
 
@@ -189,7 +191,9 @@ def _nothing(why):
 def _bounded_simple(cell, bound):
     slope, most = SLOPES[_name(cell.activation)]
     if math.isfinite(most):
-        return Certificate(True, most, f"Bounded: the activation does not exceed {most:g} in modulus, and it is the state.")
+        return Certificate(
+            True, most, f"Bounded: the activation does not exceed {most:g} in modulus, and it is the state."
+        )
     kernel, recurrent = _array(cell.kernel), _array(cell.recurrent_kernel)
     norm, kind = _norm(recurrent)
     q = slope * norm
@@ -219,7 +223,9 @@ def _bounded_delays(layer, bound):
         at_zero = abs(float(layer.activation(np.zeros(1))[0]))
         most = float((slope * (bound * np.abs(_array(layer.kernel)).sum(axis=(0, 1)) + bias) + at_zero).max())
     return Certificate(
-        True, most, f"Bounded by construction: a finite sum of inputs up to {bound:g} gives outputs of at most {most:.4g}."
+        True,
+        most,
+        f"Bounded by construction: a finite sum of inputs up to {bound:g} gives outputs of at most {most:.4g}.",
     )
 
 
@@ -242,7 +248,14 @@ def _is_lstm(cell):
     theirs = isinstance(cell, keras.layers.LSTMCell) and type(cell).call is keras.layers.LSTMCell.call
     ours = isinstance(cell, LSTMCell) and _steps_as(cell, LSTMCell)
     if ours:
-        others = (cell.coupled, cell.peepholes, cell.full_gate_recurrence, cell.normalize, cell.projection, cell.cell_clip)
+        others = (
+            cell.coupled,
+            cell.peepholes,
+            cell.full_gate_recurrence,
+            cell.normalize,
+            cell.projection,
+            cell.cell_clip,
+        )
         others = (*others, cell.candidate_activation, cell.cell_activation)
         ours = not any(others) and cell.gates == ("input", "forget", "candidate", "output")
     return (ours or theirs) and _usual(cell)

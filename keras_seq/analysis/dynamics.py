@@ -104,6 +104,11 @@ class Dynamics:
         self._independent = not (ours and cell.constant_names)
 
     @property
+    def input_width(self) -> int | None:
+        """The width of the inputs that the layer was built for; None where it does not say."""
+        return _input_width(self.layer)
+
+    @property
     def width(self) -> int:
         """n, of all states together."""
         return sum(self.widths)
@@ -158,7 +163,7 @@ class Dynamics:
             x = tf.where(tf.cast(mask, "bool")[..., None], x, tf.zeros_like(x))
         if not np.all(np.isfinite(np.asarray(tf.cast(x, "float64")))):
             raise ValueError("inputs: expected finite numbers, got NaN or infinity")
-        width = _input_width(self.layer)
+        width = self.input_width
         if not fits(x.shape[-1:], (width,)):
             raise ValueError(f"inputs: expected width {width}, got shape {tuple(x.shape)}")
         if getattr(self.layer, "go_backwards", False):
@@ -198,8 +203,11 @@ class Dynamics:
         kept = tree.flatten(self.layer.states) if self.layer.stateful and self.layer.states else None
         if kept and kept[0].shape[0] != rows:
             raise ValueError(f"inputs: expected the batch size {kept[0].shape[0]} of the stateful layer, got {rows}")
-        found = kept or tree.flatten(self.layer.get_initial_state(batch_size=rows))
-        return [tf.convert_to_tensor(s) for s in found]
+        return [tf.convert_to_tensor(s) for s in kept] if kept else self.fresh_state(rows)
+
+    def fresh_state(self, rows: int) -> list[tf.Tensor]:
+        """Zeros, or the learned states, of a stateful layer too."""
+        return [tf.convert_to_tensor(s) for s in tree.flatten(self.layer.get_initial_state(batch_size=rows))]
 
     @functools.cached_property
     def _run(self):
@@ -381,7 +389,7 @@ class Dynamics:
 
     def constant_inputs(self, inputs: Tensor | None, name: str = "inputs") -> tf.Tensor:
         """The input (1, d) of a step: one vector (d,), or zeros."""
-        width = _input_width(self.layer)
+        width = self.input_width
         if inputs is None:
             if width is None:
                 raise ValueError(f"{name}: expected a vector, as the width that {self.layer.name} reads is not known")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.arguments import integer_or_none, positive_integer
+from keras_seq.arguments import integer_or_none, positive_integer, positive_number
 from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
@@ -323,10 +323,7 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
     """`fixed_points` of a layer whose dynamics these are."""
     dynamics.check_width("a smaller layer; step_spectrum gives `leading` eigenvalues at a state")
     iterations, seed = positive_integer("iterations", iterations), integer_or_none("seed", seed)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale: expected a positive number, got {scale!r}")
-    if not (scale > 0 and math.isfinite(scale)):
-        raise ValueError(f"scale: expected a positive number, got {scale!r}")
+    scale = positive_number("scale", scale)
     if isinstance(starts, (bool, int, np.integer)) or starts is None:
         count = positive_integer("starts", starts)
         state = np.random.default_rng(seed).uniform(-scale, scale, (count, dynamics.width))

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.arguments import positive_integer
+from keras_seq.arguments import finite_array, positive_integer
 from keras_seq.typing import Tensor
 
 WORST_CONDITION = 1e7
@@ -173,26 +173,16 @@ def _powers(matrix, start, steps):
 
 def _matrices(system, inputs, input_matrix):
     """`(W, C x)`."""
-    matrix, x = (_array(name, v) for name, v in (("system", system), ("inputs", inputs)))
+    matrix, x = (finite_array(name, v) for name, v in (("system", system), ("inputs", inputs)))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"system: expected a matrix (n, n) or a layer, got shape {matrix.shape}")
     n = len(matrix)
-    c = np.eye(n) if input_matrix is None else _array("input_matrix", input_matrix)
+    c = np.eye(n) if input_matrix is None else finite_array("input_matrix", input_matrix)
     if c.ndim != 2 or len(c) != n:
         raise ValueError(f"input_matrix: expected shape ({n}, d), got {c.shape}")
     if x.shape != c.shape[1:]:
         raise ValueError(f"inputs: expected shape ({c.shape[1]},), got {x.shape}")
     return matrix, c @ x
-
-
-def _array(name, value):
-    try:
-        found = np.asarray(value, "float64")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of numbers, got {value!r:.80}") from error
-    if not np.all(np.isfinite(found)):
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    return found
 
 
 def _matrix_of(dynamics):

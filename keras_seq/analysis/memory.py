@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.arguments import positive_integer, positive_number
+from keras_seq.arguments import finite_array, positive_integer, positive_number
 from keras_seq.layers import SimpleRNN
 from keras_seq.typing import Activation, Tensor
 
@@ -29,7 +28,7 @@ class MemoryCurves(NamedTuple):
 
     @property
     def spread(self) -> np.ndarray:
-        """How far apart the responses to the inputs are, the greatest distance of any two in any unit, (weights, biases, steps + 1)."""
+        """The greatest distance, in any unit, of the responses to any two of the inputs, (weights, biases, steps + 1)."""
         found = np.ptp(self.values, axis=2)
         return found if self.weights.ndim == 1 else found.max(axis=-1)
 
@@ -46,8 +45,8 @@ def memory_curves(
         h_0 = f(x + b),   h_t = f(w h_{t-1} + b)
 
     All of them run side by side in one `keras_seq.SimpleRNN` whose units, or groups of n units, do not see each other. A
-    sigmoid runs to a value that depends on w and b alone, a relu fades, stays or blows up, tanh holds on longer: to the sign of x for
-    w > 1.
+    sigmoid with |w| < 4 runs to a value that depends on w and b alone; a relu fades, stays or blows up; tanh holds on longer,
+    and with w > 1 and b = 0 for ever, but to the sign of x alone.
 
     Args:
         activation: f, as in Keras: "sigmoid", "tanh", "relu", None for the identity, ...
@@ -71,7 +70,9 @@ def memory_curves(
     ```
     """
     steps = positive_integer("steps", steps)
-    w, x, b = (_array(name, value) for name, value in (("weights", weights), ("inputs", inputs), ("biases", biases)))
+    w, x, b = (
+        finite_array(name, value) for name, value in (("weights", weights), ("inputs", inputs), ("biases", biases))
+    )
     if w.ndim not in (1, 3) or (w.ndim == 3 and w.shape[1] != w.shape[2]) or not w.size:
         raise ValueError(f"weights: expected numbers (k,) or matrices (k, n, n), got shape {w.shape}")
     n = 1 if w.ndim == 1 else w.shape[1]
@@ -86,9 +87,7 @@ def memory_curves(
     recurrent[np.arange(groups), :, np.arange(groups), :] = np.swapaxes(each, 1, 2)
     layer = SimpleRNN(groups * n, activation=activation, return_sequences=True, dtype="float64")
     layer.build((None, None, n))
-    layer.set_weights(
-        [np.tile(np.eye(n), groups), recurrent.reshape(groups * n, -1), np.repeat(np.tile(b, len(w)), n)]
-    )
+    layer.set_weights([np.tile(np.eye(n), groups), recurrent.reshape(groups * n, -1), np.repeat(np.tile(b, len(w)), n)])
     sequences = np.zeros((len(x), steps + 1, n))
     sequences[:, 0] = x.reshape(len(x), n)
     values = np.asarray(layer(tf.constant(sequences))).reshape(len(x), steps + 1, len(w), len(b), n)
@@ -152,7 +151,7 @@ def memory_length(
 def length_in(dynamics, first, second, following=None, steps=200, tolerance=1e-3, initial_state=None):
     """`memory_length` in a layer whose dynamics these are."""
     steps, tolerance = positive_integer("steps", steps), positive_number("tolerance", tolerance)
-    pair = [np.atleast_2d(_array(name, value)) for name, value in (("first", first), ("second", second))]
+    pair = [np.atleast_2d(finite_array(name, value)) for name, value in (("first", first), ("second", second))]
     width = dynamics.input_width or pair[0].shape[-1]
     for name, value in zip(("first", "second"), pair, strict=True):
         if value.ndim != 2 or value.shape[1] != width:
@@ -160,12 +159,16 @@ def length_in(dynamics, first, second, following=None, steps=200, tolerance=1e-3
     if pair[0].shape != pair[1].shape:
         raise ValueError(f"second: expected shape {pair[0].shape} like first's, got {pair[1].shape}")
     rows = len(pair[0])
-    after = np.zeros((rows, steps, width)) if following is None else _array("following", following)
+    after = np.zeros((rows, steps, width)) if following is None else finite_array("following", following)
     after = np.broadcast_to(after, (rows, *after.shape)) if after.ndim == 2 else after
     if after.ndim != 3 or after.shape[::2] != (rows, width):
         raise ValueError(f"following: expected shape (t, {width}) or ({rows}, t, {width}), got {after.shape}")
     sequences = np.concatenate([np.concatenate([p[:, None], after], axis=1) for p in pair])
-    states = dynamics.fresh_state(rows) if initial_state is None else [_array("initial_state", s) for s in initial_state]
+    states = (
+        dynamics.fresh_state(rows)
+        if initial_state is None
+        else [finite_array("initial_state", s) for s in initial_state]
+    )
     shapes = [np.shape(s) for s in states]
     if shapes != [(rows, w) for w in dynamics.widths]:
         raise ValueError(f"initial_state: expected shapes {[(rows, w) for w in dynamics.widths]}, got {shapes}")
@@ -175,13 +178,3 @@ def length_in(dynamics, first, second, following=None, steps=200, tolerance=1e-3
     last = np.where(apart.any(axis=1), apart.shape[1] - np.argmax(apart[:, ::-1], axis=1), 0).astype(float)
     last[apart[:, -1]] = math.inf
     return MemoryLength(last, distance)
-
-
-def _array(name, value):
-    try:
-        found = np.asarray(keras.ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
-    if not np.all(np.isfinite(found)):
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    return found
