@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -136,6 +137,49 @@ def test_the_gradient_is_that_of_a_layer_that_cuts_it():
         loss = tf.reduce_sum((cut(x, training=True) - target) ** 2)
     for a, b in zip(total, tape.gradient(loss, cut.trainable_variables), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16", "mixed_float16"])
+def test_other_float_types(dtype):
+    """Values, the types of the states, and two steps of training; a loss scale too."""
+    x, y = numbers(2, 6)
+    policy = {"dtype": dtype}
+    parts = [
+        keras_seq.LSTM(4, return_sequences=True, **policy),
+        keras_seq.TDNN(3, delays=2, **policy),
+        layers.Dense(U, **policy),
+    ]
+    model = keras.Sequential([keras.Input((None, D), dtype="float64" if dtype == "float64" else "float32"), *parts])
+    trainer = TruncatedBPTT(model, steps=3)
+    found = [trainer((values, starts)) for (values, starts), _ in stream_chunks(x, y, steps=3)]
+    np.testing.assert_allclose(
+        np.concatenate([ops.cast(f, "float64") for f in found], 1),
+        ops.cast(model(x), "float64"),
+        atol=1e-6 if dtype == "float64" else 0.02,
+    )
+    assert [keras.backend.standardize_dtype(s.dtype) for s in trainer.first_states(1)[:2]] == [
+        parts[0].variable_dtype
+    ] * 2
+    trainer.compile("adam", "mse", jit_compile=False)
+    assert np.isfinite(trainer.fit(x, y, epochs=2, verbose=0).history["loss"]).all()
+
+
+def test_threads_have_the_states_of_their_rows():
+    """Two threads, each with streams of another number of rows: as if alone."""
+    model, trainer, found = made("plain"), None, {}
+    trainer = TruncatedBPTT(model, steps=3)
+
+    def run(rows):
+        x, y = numbers(rows, 30, seed=rows)
+        found[rows] = np.concatenate([trainer((v, s)) for (v, s), _ in stream_chunks(x, y, steps=3)], 1)
+
+    threads = [threading.Thread(target=run, args=(rows,)) for rows in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rows in (1, 2, 3, 4):
+        np.testing.assert_allclose(found[rows], model(numbers(rows, 30, seed=rows)[0]), atol=1e-5)
 
 
 LENGTHS = [7, 2, 5, 1]
