@@ -102,6 +102,7 @@ SURFACE = {
     "keras_seq.testing": ["check_cell"],
     "keras_seq.training": [
         "BlockIdentity",
+        "GradientMonitor",
         "OnlineLearner",
         "RTRL",
         "SnAp1",

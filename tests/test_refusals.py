@@ -25,6 +25,7 @@ from keras_seq.models import (
 )
 from keras_seq.training import (
     BlockIdentity,
+    GradientMonitor,
     SpectralRadiusConstraint,
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
@@ -49,6 +50,10 @@ MAY_BE = {
     "seed": {"0", "-1"},
     "pad": {"None", "0", "-1"},
     **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength")},
+    "data": {"(1, 2)", "[3, 'a']"},  # a batch, of whatever the model takes
+    "layers": {"[]"},
+    "lags": {"(1, 2)"},
+    "log_dir": {"'word'", "''"},
     "gain": {"-1", "0", "1.5", "-0.5", "(1, 2)"},
     **{name: {"(1, 2)"} for name in ("input_delays", "output_delays", "dilations", "context", "pad_to")},
     **{name: {"None"} for name in ("merge_mode", "reduction", "features")},
@@ -109,6 +114,7 @@ def classes():
     found["CTCLoss"] = (decoding.CTCLoss, {})
     for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
         found[cls.__name__] = (cls, {})
+    found["GradientMonitor"] = (GradientMonitor, {"data": (np.zeros((2, 3)), np.zeros(2))})
     found["mu_law_encode"] = (keras_seq.mu_law_encode, {"signal": np.zeros(3, "float32")})
     found["mu_law_decode"] = (keras_seq.mu_law_decode, {"classes": np.zeros(3, "int32")})
     return found

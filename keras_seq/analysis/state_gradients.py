@@ -100,18 +100,19 @@ def state_gradients(
 
 @contextlib.contextmanager
 def watched_states(tape: Any, layers: Sequence[keras.layers.RNN]) -> Iterator[list[WatchedCall]]:
-    """While this context is entered, its value is a list of the calls of these layers.
+    """While this context is entered, its value is a list of the calls of these layers, or of others that run their cells.
 
     The tape watches what is added to their states.
     """
     calls: list[WatchedCall] = []
 
     def watch(layer, states, sizes, mask):
-        if not any(layer is one for one in layers):
+        same = [one for one in layers if one is layer] or [one for one in layers if one.cell is layer.cell]
+        if not same:
             return None
         zeros = [ops.zeros((*sizes, s.shape[-1]), dtype=s.dtype) for s in states]
         tape.watch(zeros)
-        calls.append(WatchedCall(layer, zeros, mask))
+        calls.append(WatchedCall(same[0], zeros, mask))
         return zeros
 
     with engine.perturb_states(watch), _perturbed([one for one in layers if not isinstance(one, RNN)]):

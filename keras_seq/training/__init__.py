@@ -1,5 +1,6 @@
 """Learning rules for streams that do not end, and what long memories ask for."""
 
+from keras_seq.training.monitor import GradientMonitor
 from keras_seq.training.online import OnlineLearner
 from keras_seq.training.remedies import (
     BlockIdentity,
@@ -15,6 +16,7 @@ __all__ = [
     "RTRL",
     "UORO",
     "BlockIdentity",
+    "GradientMonitor",
     "OnlineLearner",
     "SnAp1",
     "SpectralRadiusConstraint",
