@@ -12,6 +12,15 @@ from keras_seq.analysis.jacobians import (
 )
 from keras_seq.analysis.linear import linear_response, superposition_error
 from keras_seq.analysis.memory import memory_curves, memory_length
+from keras_seq.analysis.plots import (
+    plot_gate,
+    plot_gradient_flow,
+    plot_lyapunov_spectrum,
+    plot_memory_curves,
+    plot_spectrum,
+    plot_state_gradients,
+)
+from keras_seq.analysis.report import stability_report
 from keras_seq.analysis.state_gradients import state_gradients
 
 __all__ = [
@@ -25,7 +34,14 @@ __all__ = [
     "memory_length",
     "plot_alignment",
     "plot_attended",
+    "plot_gate",
+    "plot_gradient_flow",
     "plot_internals",
+    "plot_lyapunov_spectrum",
+    "plot_memory_curves",
+    "plot_spectrum",
+    "plot_state_gradients",
+    "stability_report",
     "state_gradients",
     "step_jacobians",
     "step_spectrum",

@@ -106,8 +106,8 @@ def bibo_certificate(layer: Any, input_bound: float = 1.0, of: Of = None) -> Cer
         return Certificate(
             True,
             value,
-            f"Bounded: with inputs up to {bound:g} the forget gates open to at most {gates['f'].max():.4g} < 1, so that from a "
-            f"start at zero |h| <= 1 and |c| <= {c.max():.4g}.",
+            f"Bounded: with inputs up to {bound:.3g} the forget gates stay below 1 by {1 - gates['f'].max():.2g} at least, so "
+            f"that from a start at zero |h| <= 1 and |c| <= {c.max():.4g}.",
         )
     return _nothing(f"no condition is known here for {type(cell).__name__} with these settings")
 
@@ -164,12 +164,12 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
     if _is_simple(cell):
         slope, _ = SLOPES[_name(cell.activation)]
         norm, kind = _norm(_array(cell.recurrent_kernel))
-        condition = f"{slope:g} |U| = {slope * norm:.4g} in the {kind} norm"
+        condition = f"L |U| = {slope * norm:.4g} in the {kind} norm"
         return _contraction(slope * norm, condition)
     if _is_gru(cell):
-        return _contraction(_gru_rate(cell, bound), f"the bound of the GRU's step with inputs up to {bound:g}")
+        return _contraction(_gru_rate(cell, bound), f"the bound of the GRU's step with inputs up to {bound:.3g}")
     if _is_lstm(cell):
-        return _contraction(_lstm_rate(cell, bound), f"the bound of the LSTM's step with inputs up to {bound:g}")
+        return _contraction(_lstm_rate(cell, bound), f"the bound of the LSTM's step with inputs up to {bound:.3g}")
     return _nothing(f"no condition is known here for {type(cell).__name__} with these settings")
 
 
@@ -198,7 +198,7 @@ def _bounded_simple(cell, bound):
     norm, kind = _norm(recurrent)
     q = slope * norm
     if q >= 1:
-        return _nothing(f"{slope:g} |U| = {q:.4g} in the {kind} norm, not below 1, and the activation has no bound")
+        return _nothing(f"L |U| = {q:.4g} in the {kind} norm, not below 1, and the activation has no bound")
     at_zero = abs(float(cell.activation(np.zeros(1))[0]))
     drive = slope * (bound * np.abs(kernel).sum(axis=0) + np.abs(_bias(cell))) + at_zero
     drive = drive.max() if kind == "maximum" else np.linalg.norm(drive)
@@ -206,7 +206,7 @@ def _bounded_simple(cell, bound):
     return Certificate(
         True,
         value,
-        f"Bounded: {slope:g} |U| = {q:.4g} in the {kind} norm, below 1; with inputs up to {bound:g} |h| <= {value:.4g} from a "
+        f"Bounded: L |U| = {q:.4g} in the {kind} norm, below 1; with inputs up to {bound:.3g} |h| <= {value:.4g} from a "
         "start at zero.",
     )
 
@@ -225,7 +225,7 @@ def _bounded_delays(layer, bound):
     return Certificate(
         True,
         most,
-        f"Bounded by construction: a finite sum of inputs up to {bound:g} gives outputs of at most {most:.4g}.",
+        f"Bounded by construction: a finite sum of inputs up to {bound:.3g} gives outputs of at most {most:.4g}.",
     )
 
 

@@ -148,6 +148,16 @@ class Dynamics:
         constants: Sequence[Tensor] | None = None,
     ) -> Trajectory:
         """Where the layer's states go along inputs (b, t, d) of the whole layer that it is in."""
+        return self.along(*self.arrived(inputs, initial_state, mask, constants))
+
+    def arrived(
+        self,
+        inputs: Tensor,
+        initial_state: Sequence[Tensor] | None = None,
+        mask: Tensor | None = None,
+        constants: Sequence[Tensor] | None = None,
+    ) -> tuple[tf.Tensor, Any, tf.Tensor, list[tf.Tensor]]:
+        """What `along` is given then: what the layer itself reads, in the order of processing."""
         within = self.layer is not self.whole
         if not isinstance(self.whole, keras.Model):
             inputs = _numbers("inputs", inputs)
@@ -176,7 +186,8 @@ class Dynamics:
             self.layer.cell.check_constants(constants)
         elif constants and not within:
             raise ValueError(f"constants: expected none, as {self.layer.name} reads none, got {len(constants)}")
-        return self.along(x, states, mask, constants if self.reads_constants else [])
+        mask = tf.ones(x.shape[:2], "bool") if mask is None else tf.cast(mask, "bool")
+        return x, states, mask, constants if self.reads_constants else []
 
     def along(
         self, x: Tensor, states: Sequence[Tensor], mask: Tensor | None = None, constants: Sequence[Tensor] = ()
@@ -190,8 +201,11 @@ class Dynamics:
     def states_along(self, x: Tensor, states: Sequence[Tensor]) -> np.ndarray:
         """The states (b, t, n) after each step of such a trajectory."""
         self.check_no_constants()
-        found = self.along(x, states).after
-        return np.concatenate([np.asarray(tf.cast(swap(s), "float64")) for s in found], axis=-1)
+        return self.joined_along(self.along(x, states))
+
+    def joined_along(self, along: Trajectory) -> np.ndarray:
+        """The states after each step of a trajectory, side by side, (b, t, n)."""
+        return np.concatenate([np.asarray(tf.cast(swap(s), "float64")) for s in along.after], axis=-1)
 
     def check_no_constants(self) -> None:
         """A ValueError if the layer reads constants, where it has none to read."""

@@ -77,9 +77,9 @@ class GradientFlow(NamedTuple):
     """How much of a gradient comes back over how many steps; see `gradient_flow`. Logarithms are natural."""
 
     lags: np.ndarray
-    """0 .. t, (t + 1,)."""
+    """0 .. t, (t + 1,), in real steps of each row."""
     log_norm: np.ndarray
-    """The logarithm of the root mean square over directions, (b, t + 1)."""
+    """The logarithm of the root mean square over directions, (b, t + 1); NaN beyond the real steps of a row."""
     log_largest: np.ndarray | None
     """The logarithm of the greatest singular value, (b, t + 1); None with `probes`."""
 
@@ -100,7 +100,7 @@ def gradient_flow(
 
     The norm is that of a gradient of length 1 in a random direction, root mean square: |P_k|_F / sqrt(n). It falls with k
     where gradients vanish and grows where they explode. Products are scaled at every step, and norms are given as logarithms:
-    1e-300 is as good as 1. A masked step passes all of it on.
+    1e-300 is as good as 1. Masked steps, which pass all of it on, do not count.
 
     Args:
         layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`.
@@ -143,7 +143,7 @@ def flow_along(dynamics, along, probes=None, seed=0):
         lengths = dynamics.carried(along, drawn / np.linalg.norm(drawn, axis=1, keepdims=True), backwards=True)
         logs = np.cumsum(_log(lengths), axis=0)  # (t, b, k)
         log_norm[:, 1:] = 0.5 * _log_mean_exp(2 * logs).T
-        return GradientFlow(np.arange(steps + 1), log_norm, None)
+        return GradientFlow(np.arange(steps + 1), _over_real_steps(log_norm, along.mask), None)
     log_largest = np.zeros((rows, steps + 1))
     product, scale = np.broadcast_to(np.eye(n), (rows, n, n)), np.zeros(rows)
     for part, jacobians in dynamics.jacobians(along, reverse=True):
@@ -154,7 +154,17 @@ def flow_along(dynamics, along, probes=None, seed=0):
             scale = scale + _log(size)
             log_norm[:, steps - t] = scale - 0.5 * math.log(n)
             log_largest[:, steps - t] = scale + _log(np.linalg.norm(product, 2, axis=(1, 2)))
-    return GradientFlow(np.arange(steps + 1), log_norm, log_largest)
+    found = [_over_real_steps(x, along.mask) for x in (log_norm, log_largest)]
+    return GradientFlow(np.arange(steps + 1), *found)
+
+
+def _over_real_steps(values, mask):
+    """What is known for each lag (b, t + 1), for each lag in real steps alone."""
+    found = np.full_like(values, np.nan)
+    found[:, 0] = values[:, 0]
+    for row, real in enumerate(np.asarray(mask).T[:, ::-1]):
+        found[row, 1 : 1 + real.sum()] = values[row, 1:][real]
+    return found
 
 
 class LyapunovSpectrum(NamedTuple):

@@ -173,7 +173,12 @@ def length_in(dynamics, first, second, following=None, steps=200, tolerance=1e-3
     if shapes != [(rows, w) for w in dynamics.widths]:
         raise ValueError(f"initial_state: expected shapes {[(rows, w) for w in dynamics.widths]}, got {shapes}")
     found = dynamics.states_along(sequences, [np.concatenate([s, s]) for s in states])
-    distance = np.abs(found[:rows] - found[rows:]).max(axis=-1)
+    return apart_until(found[:rows], found[rows:], tolerance)
+
+
+def apart_until(first: np.ndarray, second: np.ndarray, tolerance: float) -> MemoryLength:
+    """How long two runs (b, t, n) are apart."""
+    distance = np.abs(first - second).max(axis=-1)
     apart = distance > tolerance
     last = np.where(apart.any(axis=1), apart.shape[1] - np.argmax(apart[:, ::-1], axis=1), 0).astype(float)
     last[apart[:, -1]] = math.inf
