@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.arguments import integer_or_none, positive_integer, positive_number
+from keras_seq.arguments import boolean, integer_or_none, positive_integer, positive_number
 from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
@@ -81,7 +81,7 @@ class GradientFlow(NamedTuple):
     log_norm: np.ndarray
     """The logarithm of the root mean square over directions, (b, t + 1); NaN beyond the real steps of a row."""
     log_largest: np.ndarray | None
-    """The logarithm of the greatest singular value, (b, t + 1); None with `probes`."""
+    """That of the greatest singular value, (b, t + 1); None unless it was asked for."""
 
 
 def gradient_flow(
@@ -91,6 +91,7 @@ def gradient_flow(
     mask: Tensor | None = None,
     constants: Sequence[Tensor] | None = None,
     of: Of = None,
+    largest: bool = False,
     probes: int | None = None,
     seed: int | None = 0,
 ) -> GradientFlow:
@@ -104,6 +105,7 @@ def gradient_flow(
 
     Args:
         layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`.
+        largest: give the greatest singular value of each product too, which most of the time goes into.
         probes: None to take the whole products; or a positive integer of random directions whose gradients are carried back
             instead, for wide states: the norm then is an estimate, with a relative error of about 1 / sqrt(2 probes) or less.
         seed: integer for the directions, None for others each time.
@@ -112,7 +114,8 @@ def gradient_flow(
         A `GradientFlow`. Of a cell that lets no gradient through its states it is -inf from a lag of 1 on, as in training.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as in `step_jacobians`; probes that are no positive integer.
+        TypeError, ValueError, RuntimeError: as in `step_jacobians`; probes that are no positive integer, or are given together
+            with `largest`.
 
     Source: Hochreiter 1991; Bengio, Simard and Frasconi, "Learning long-term dependencies with gradient descent is difficult",
     IEEE Transactions on Neural Networks 5(2), 1994; Pascanu, Mikolov and Bengio, ICML 2013.
@@ -130,10 +133,12 @@ def gradient_flow(
     ```
     """
     dynamics = Dynamics(layer, of, as_trained=True)
-    return flow_along(dynamics, dynamics.trajectory(inputs, initial_state, mask, constants), probes, seed)
+    if boolean("largest", largest) and probes is not None:
+        raise ValueError(f"largest: expected False with probes, which do not find it, got {largest}")
+    return flow_along(dynamics, dynamics.trajectory(inputs, initial_state, mask, constants), largest, probes, seed)
 
 
-def flow_along(dynamics, along, probes=None, seed=0):
+def flow_along(dynamics, along, largest=False, probes=None, seed=0):
     """`gradient_flow` along a trajectory."""
     (steps, rows), n = along.shape, dynamics.width
     log_norm = np.zeros((rows, steps + 1))
@@ -153,9 +158,10 @@ def flow_along(dynamics, along, probes=None, seed=0):
             product = product / np.where(size > 0, size, 1)[:, None, None]
             scale = scale + _log(size)
             log_norm[:, steps - t] = scale - 0.5 * math.log(n)
-            log_largest[:, steps - t] = scale + _log(np.linalg.norm(product, 2, axis=(1, 2)))
+            if largest:
+                log_largest[:, steps - t] = scale + _log(np.linalg.norm(product, 2, axis=(1, 2)))
     found = [_over_real_steps(x, along.mask) for x in (log_norm, log_largest)]
-    return GradientFlow(np.arange(steps + 1), *found)
+    return GradientFlow(np.arange(steps + 1), found[0], found[1] if largest else None)
 
 
 def _over_real_steps(values, mask):

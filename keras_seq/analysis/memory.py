@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
@@ -90,7 +90,7 @@ def memory_curves(
     layer.set_weights([np.tile(np.eye(n), groups), recurrent.reshape(groups * n, -1), np.repeat(np.tile(b, len(w)), n)])
     sequences = np.zeros((len(x), steps + 1, n))
     sequences[:, 0] = x.reshape(len(x), n)
-    values = np.asarray(layer(tf.constant(sequences))).reshape(len(x), steps + 1, len(w), len(b), n)
+    values = keras.ops.convert_to_numpy(layer(sequences)).reshape(len(x), steps + 1, len(w), len(b), n)
     values = np.transpose(values, (2, 3, 0, 1, 4))
     name = getattr(layer.cell.activation, "__name__", type(layer.cell.activation).__name__)
     return MemoryCurves(values[..., 0] if w.ndim == 1 else values, w, b, x, name)

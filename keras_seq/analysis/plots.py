@@ -398,11 +398,15 @@ def _by_name(argument, given):
 
 
 def _legend_below(ax, **further):
-    """Where it hides nothing."""
+    """Where it hides nothing, in as many columns as are as wide as the Axes."""
+    labels = ax.get_legend_handles_labels()[1]
+    place = ax.get_subplotspec()
+    share = 0.85 / place.get_gridspec().ncols if place else ax.get_position().width
+    columns = int(ax.figure.get_figwidth() * share / (0.45 + 0.07 * max(map(len, labels))))
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.16),
-        ncols=4,
+        ncols=min(4, max(1, columns)),
         fontsize=8,
         handlelength=3,
         columnspacing=1,

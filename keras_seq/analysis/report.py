@@ -25,7 +25,7 @@ from keras_seq.analysis.memory import MemoryLength, apart_until
 from keras_seq.arguments import positive_number
 from keras_seq.typing import Tensor
 
-LEADING, PROBES = 4, 16  # of a state too wide for whole Jacobians
+LEADING, PROBES = 4, 16  # exponents, and random gradients in a state too wide for whole Jacobians
 LAGS = (1, 10, 100, 1000)
 WIDTH = 80  # of what is said of a number
 
@@ -75,8 +75,8 @@ def stability_report(
     It says how fast small differences grow or fade along the data (`lyapunov_spectrum`), how much of a gradient comes back over
     how many steps (`gradient_flow`), for how long another first step can be told from the state (as `memory_length`, the
     first real step of each row in the place of the next row's), which states it rests in under the mean input
-    (`fixed_points`), and what is proved from the weights (`bibo_certificate`, `contraction_certificate`). Of a state of more
-    than 1,024 numbers it follows four directions and sixteen random gradients, and looks for no fixed points.
+    (`fixed_points`), and what is proved from the weights (`bibo_certificate`, `contraction_certificate`). It follows the four
+    greatest exponents, and, of a state of more than 1,024 numbers, sixteen random gradients; there it finds no fixed points.
 
     Args:
         layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`.
@@ -105,9 +105,9 @@ def stability_report(
     along = dynamics.along(x, states, real, constants)
     wide = dynamics.width > LARGEST
     skip = min(along.shape[0] // 10, int(real.numpy().sum(axis=1).min()) - 1)
-    lyapunov = lyapunov_along(dynamics, along, LEADING if wide else None, _skippable(real.numpy(), skip))
+    lyapunov = lyapunov_along(dynamics, along, min(LEADING, dynamics.width), _skippable(real.numpy(), skip))
     trained = Dynamics(layer, of, as_trained=True) if dynamics.blocked else dynamics
-    flow = flow_along(trained, along, PROBES if wide else None)
+    flow = flow_along(trained, along, probes=PROBES if wide else None)
     memory = _another_first_step(dynamics, x, states, real, constants, along, tolerance)
     values = np.asarray(tf.cast(x, "float64"))[real.numpy()]
     rest = None

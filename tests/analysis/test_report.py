@@ -28,7 +28,7 @@ def test_its_numbers_are_those_of_its_functions():
     layer = keras_seq.LSTM(5)
     layer(X)
     report = stability_report(layer, X)
-    np.testing.assert_array_equal(report.lyapunov.exponents, lyapunov_spectrum(layer, X, skip=4).exponents)
+    np.testing.assert_array_equal(report.lyapunov.exponents, lyapunov_spectrum(layer, X, skip=4, leading=4).exponents)
     np.testing.assert_array_equal(report.gradients.log_norm, gradient_flow(layer, X).log_norm)
     others = np.roll(X[:, 0], 1, axis=0)
     pairs = [memory_length(layer, X[i, 0], others[i], following=X[i, 1:]) for i in range(4)]
@@ -57,7 +57,7 @@ def test_what_fades_what_grows_and_what_is_proved():
     assert "vanishes: below a half after" in meanings(fades)["gradient over 40 steps"]
     assert fades.forgets.proven
     assert fades.forgets.value == pytest.approx(0.5, rel=1e-5)
-    assert fades.lyapunov.exponents.max() <= math.log(0.5) + 1e-6
+    assert fades.lyapunov.exponents.max() <= math.log(0.5) + 1e-4
     assert "under the mean input, 1 of them stable" in meanings(fades)["fixed points"]
     assert "grow: they double every" in meanings(grows)["greatest Lyapunov exponent"]
     assert "explodes" in meanings(grows)["gradient over 40 steps"]
