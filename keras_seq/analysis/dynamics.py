@@ -28,7 +28,7 @@ from keras_seq.engine.tensorflow import step_jacobian, step_jvp
 from keras_seq.engine.tensorflow.arrays import loop, stack, swap
 from keras_seq.engine.tensorflow.step import run_step
 from keras_seq.layers import RNN
-from keras_seq.shapes import check_sequences, fits, shapes_of_states
+from keras_seq.shapes import check_mask, fits, shapes_of_states
 from keras_seq.typing import Tensor
 
 ELEMENTS = 2**24
@@ -165,10 +165,12 @@ class Dynamics:
         states: Any = None if initial_state is None else [tf.convert_to_tensor(s) for s in tree.flatten(initial_state)]
         if states is not None and hasattr(self.whole, "state_size") and within:
             _check_states(states, [(inputs.shape[0], size) for size in self.whole.state_size])
-        x, states, mask = arriving(self.whole, self.layer, inputs, states, mask, constants)
+        x, states, mask, constants = arriving(self.whole, self.layer, inputs, states, mask, constants)
         x = _numbers("inputs", x)
         mask = None if mask is None else tf.convert_to_tensor(mask)
-        check_sequences(x, mask)
+        if len(x.shape) != 3 or x.shape[1] == 0:
+            raise ValueError(f"inputs: expected shape (b, t, d) with t of 1 or more, got {tuple(x.shape)}")
+        check_mask(x, mask)
         if mask is not None:
             x = tf.where(tf.cast(mask, "bool")[..., None], x, tf.zeros_like(x))
         if not np.all(np.isfinite(np.asarray(tf.cast(x, "float64")))):
@@ -187,7 +189,7 @@ class Dynamics:
         elif constants and not within:
             raise ValueError(f"constants: expected none, as {self.layer.name} reads none, got {len(constants)}")
         mask = tf.ones(x.shape[:2], "bool") if mask is None else tf.cast(mask, "bool")
-        return x, states, mask, constants if self.reads_constants else []
+        return x, states, mask, list(constants) if self.reads_constants else []
 
     def along(
         self, x: Tensor, states: Sequence[Tensor], mask: Tensor | None = None, constants: Sequence[Tensor] = ()
@@ -396,10 +398,10 @@ class Dynamics:
         projected = self.functions.project(weights, {"inputs": inputs})
         return weights, projected, self.split(state), tf.nest.flatten(self._prepare(weights, constants))
 
-    def given(self, inputs: Any, states: Any) -> tuple[Any, ...]:
+    def given(self, inputs: Any, states: Any, weights: Any = None) -> tuple[Any, ...]:
         """What `step_at` and the like are given first: the weights, inputs, states and no constants, in their types."""
         self.check_no_constants()
-        return self.weights(), tf.cast(inputs, self.input_dtype), tf.cast(states, self.dtype), []
+        return weights or self.weights(), tf.cast(inputs, self.input_dtype), tf.cast(states, self.dtype), []
 
     def constant_inputs(self, inputs: Tensor | None, name: str = "inputs") -> tf.Tensor:
         """The input (1, d) of a step: one vector (d,), or zeros."""

@@ -101,7 +101,7 @@ def gradient_flow(
 
     The norm is that of a gradient of length 1 in a random direction, root mean square: |P_k|_F / sqrt(n). It falls with k
     where gradients vanish and grows where they explode. Products are scaled at every step, and norms are given as logarithms:
-    1e-300 is as good as 1. Masked steps, which pass all of it on, do not count.
+    1e-300 is as good as 1. Masked steps, which pass all of it on, do not count; a layer's `truncate` is not heeded.
 
     Args:
         layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`.
@@ -298,7 +298,8 @@ def fixed_points(
         F(s) = step(x, s) - s = 0:   s <- s - (A^T A + mu I)^-1 A^T F(s),   A = J(s) - I
 
     All starts at once. mu falls with |F|^2, so that the steps become Newton's, and grows where a step is not taken as |F| would
-    not fall (Levenberg and Marquardt). What is found is fixed to the precision of the layer; there may be more than is found.
+    not fall (Levenberg and Marquardt). What is found is fixed to the precision of the layer (under mixed_bfloat16 two
+    digits), and points as near as that are one; there may be more than is found.
 
     Args:
         layer: as in `step_jacobians`, without constants.
@@ -347,8 +348,10 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
         state = dynamics.joined(starts, "starts")
     x = np.repeat(np.asarray(tf.cast(dynamics.constant_inputs(inputs), "float64")), len(state), axis=0)
 
+    weights = dynamics.weights()
+
     def change(state):
-        moved = dynamics.step_at(*dynamics.given(x, state))
+        moved = dynamics.step_at(*dynamics.given(x, state, weights))
         state = np.asarray(tf.cast(tf.cast(state, dynamics.dtype), "float64"))  # as the layer has it
         return np.asarray(tf.cast(moved, "float64")) - state
 
@@ -358,7 +361,7 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
         size = np.linalg.norm(found, axis=1)
         if np.all(size <= _tolerance(dynamics, state)):
             break
-        a = np.asarray(tf.cast(dynamics.jacobian_at(*dynamics.given(x, state)), "float64")) - np.eye(n)
+        a = np.asarray(tf.cast(dynamics.jacobian_at(*dynamics.given(x, state, weights)), "float64")) - np.eye(n)
         with np.errstate(all="ignore"):
             normal = np.swapaxes(a, 1, 2) @ a
             mu = damping * np.minimum(size**2, 1) + 1e-14 * np.trace(normal, axis1=1, axis2=2)
@@ -373,7 +376,8 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
         damping = np.where(better, np.maximum(damping / 4, 1e-8), np.minimum(damping * 4, 1e8))
     residuals = np.linalg.norm(found, axis=1)
     reached = residuals <= 4 * _tolerance(dynamics, state)  # false for NaN
-    points, owners = _distinct(state[reached], 1e3 * _tolerance(dynamics, state).max(initial=0) + 1e-3 * scale * 1e-2)
+    near = np.minimum(30 * _tolerance(dynamics, state).max(initial=0), 0.05) + 1e-6
+    points, owners = _distinct(state[reached], near)
     if not len(points):
         empty = np.zeros((0, n))
         return FixedPoints(empty, empty.astype(complex), np.zeros(0, bool), np.zeros(0), np.zeros(0, int), len(state))
@@ -461,7 +465,7 @@ def step_spectrum(
 
 
 def _tolerance(dynamics, state):
-    return 8 * dynamics.epsilon * math.sqrt(dynamics.width) * np.maximum(1, np.max(np.abs(state), axis=1, initial=0))
+    return 2 * dynamics.epsilon * math.sqrt(dynamics.width) * np.maximum(1, np.max(np.abs(state), axis=1, initial=0))
 
 
 def _distinct(points, apart):

@@ -171,12 +171,12 @@ def _of_gradients(flow, blocked):
     if blocked:
         return [Finding("gradient over a step", "0", "its states let no gradient through: training sees one step")]
     norm = flow.log_norm[:, ~np.isnan(flow.log_norm).any(axis=0)].mean(axis=0)  # lags that every row has
-    lags = [lag for lag in LAGS if lag < len(norm)]
+    last = len(norm) - 1
+    lags = [lag for lag in LAGS if lag < last]
     found = [
         Finding(f"gradient over {lag} step{'s' * (lag > 1)}", _power(norm[lag]), "of a random one, that comes back")
         for lag in lags
     ]
-    last = len(norm) - 1
     if norm[last] < math.log(1e-3):
         half, little = (_first(norm < math.log(x)) for x in (0.5, 1e-3))
         meaning = f"vanishes: below a half after {half} steps, below a thousandth after {little}"
@@ -184,7 +184,7 @@ def _of_gradients(flow, blocked):
         meaning = f"explodes: above a thousand after {_first(norm > math.log(1e3))} steps; clip it"
     else:
         meaning = "neither vanishes nor explodes within these steps"
-    return [*found, Finding(f"gradient over {last} steps", _power(norm[last]), meaning)]
+    return [*found, Finding(f"gradient over {last} step{'s' * (last > 1)}", _power(norm[last]), meaning)]
 
 
 def _of_memory(memory, tolerance, steps):

@@ -120,6 +120,7 @@ def test_of_a_wide_state_the_leading_part():
     assert report.fixed_points is None
 
 
+@pytest.mark.deep
 def test_within_a_stack_and_with_constants():
     stack = keras_seq.Stacked([keras_seq.TDNN(3, delays=2), keras_seq.GRU(4)])
     stack(X)
