@@ -91,7 +91,10 @@ def test_only_an_assertion_counts():
         caught(lambda: None)
 
 
-TABLES = ["cell_mutants", *(f"test_mutations_of_{part}" for part in ("decoding", "floats", "layers", "models"))]
+TABLES = [
+    "cell_mutants",
+    *(f"test_mutations_of_{part}" for part in ("analysis", "decoding", "floats", "layers", "models")),
+]
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.certificates import Certificate, bibo_certificate, contraction_certificate
-from keras_seq.analysis.dynamics import LARGEST, Dynamics
+from keras_seq.analysis.dynamics import Dynamics
 from keras_seq.analysis.jacobians import (
     FixedPoints,
     GradientFlow,
@@ -25,7 +25,8 @@ from keras_seq.analysis.memory import MemoryLength, apart_until
 from keras_seq.arguments import positive_number
 from keras_seq.typing import Tensor
 
-LEADING, PROBES = 4, 16  # exponents, and random gradients in a state too wide for whole Jacobians
+LEADING, PROBES = 4, 16  # exponents, and random gradients in a wide state
+WIDE = 256  # numbers of state, beyond which a report does without whole Jacobians
 LAGS = (1, 10, 100, 1000)
 WIDTH = 80  # of what is said of a number
 
@@ -47,7 +48,7 @@ class StabilityReport(NamedTuple):
     gradients: GradientFlow
     memory: MemoryLength
     fixed_points: FixedPoints | None
-    """Under the mean input; None for a state too wide, or a layer that reads constants."""
+    """Under the mean input; None for a wide state, or a layer that reads constants."""
     bounded: Certificate
     forgets: Certificate
 
@@ -76,7 +77,7 @@ def stability_report(
     how many steps (`gradient_flow`), for how long another first step can be told from the state (as `memory_length`, the
     first real step of each row in the place of the next row's), which states it rests in under the mean input
     (`fixed_points`), and what is proved from the weights (`bibo_certificate`, `contraction_certificate`). It follows the four
-    greatest exponents, and, of a state of more than 1,024 numbers, sixteen random gradients; there it finds no fixed points.
+    greatest exponents, and, of a state of more than 256 numbers, sixteen random gradients; there it looks for no fixed points.
 
     Args:
         layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`.
@@ -103,7 +104,7 @@ def stability_report(
     dynamics = Dynamics(layer, of)
     x, states, real, constants = dynamics.arrived(inputs, initial_state, mask, constants)
     along = dynamics.along(x, states, real, constants)
-    wide = dynamics.width > LARGEST
+    wide = dynamics.width > WIDE
     skip = min(along.shape[0] // 10, int(real.numpy().sum(axis=1).min()) - 1)
     lyapunov = lyapunov_along(dynamics, along, min(LEADING, dynamics.width), _skippable(real.numpy(), skip))
     trained = Dynamics(layer, of, as_trained=True) if dynamics.blocked else dynamics

@@ -112,7 +112,7 @@ def test_every_kind_of_layer_has_one(make):
 
 @pytest.mark.deep
 def test_of_a_wide_state_the_leading_part():
-    layer = keras_seq.LSTM(600)
+    layer = keras_seq.LSTM(150)
     layer(X)
     report = stability_report(layer, X)
     assert report.lyapunov.exponents.shape == (4, 4)

@@ -245,9 +245,25 @@ def test_leading_exponents_and_probes_are_those_of_whole_jacobians():
     for name in ("exponents", "standard_error"):  # over 40 steps they need not be the two greatest
         apart = np.abs(getattr(some, name)[:, :, None] - getattr(whole, name)[:, None])
         assert apart.min(axis=2).max() < 1e-9
+    whole_way = from_first_to_last(layer, x, mask)
     flow, probed = (gradient_flow(layer, x, mask=mask, probes=k) for k in (None, 400))
+    for row, steps in enumerate(mask.sum(axis=1)):
+        expected = np.linalg.norm(whole_way[row]) / math.sqrt(10)
+        assert flow.log_norm[row, steps] == pytest.approx(math.log(expected))
+        assert np.isnan(flow.log_norm[row, steps + 1 :]).all()
     np.testing.assert_allclose(probed.log_norm, flow.log_norm, atol=4 / math.sqrt(800))
     assert probed.log_largest is None
+
+
+def test_exponents_add_up_to_how_volumes_change():
+    layer = LAYERS["LSTM"](dtype="float64")
+    layer(X)
+    volumes = np.log(np.abs(np.linalg.det(step_jacobians(layer, X))))
+    np.testing.assert_allclose(lyapunov_spectrum(layer, X).exponents.sum(axis=1), volumes.mean(axis=1), rtol=1e-9)
+    masked = lyapunov_spectrum(layer, X, mask=MASK, skip=1).exponents.sum(axis=1)
+    own = np.log(np.abs(np.linalg.det(step_jacobians(layer, X, mask=MASK))))
+    real = MASK & (np.arange(T) > 0)
+    np.testing.assert_allclose(masked, [v[r].mean() for v, r in zip(own, real, strict=True)], rtol=1e-9)
 
 
 def test_fixed_points_of_a_scalar_are_those_of_its_equation():
