@@ -1,6 +1,6 @@
 """What recurrent memories hold, forget and learn from: the textbook's experiments on live layers, as one page.
 
-    python examples/stability.py                # all of it: two to three minutes on two cores
+    python examples/stability.py                # all of it: a minute and a half on two cores
     python examples/stability.py --quick        # smaller layers, shorter training
 
 Linear recurrences and their eigenvalues; responses of sigmoid, tanh and relu to one input of either sign, for numbers and for
@@ -64,6 +64,7 @@ def rotation(radius, angle):
 
 def linear(options):
     """h_t = W h_{t-1} + C x_t: one input, by running and by eigenvalues."""
+    keras.utils.set_random_seed(options.seed)
     figure, axes = panels(2, 2)
     weights = [0.7, 0.9, 1.0, 1.1]
     analysis.plot_memory_curves(analysis.memory_curves(None, weights, [1.0], steps=30), ax=axes[0])
@@ -111,12 +112,12 @@ def linear(options):
         ),
         Claim(
             "complex ones oscillate, with the same trend",
-            f"0.9 rotating goes round in {turning.period:.2f} steps, and shrinks by {rate['0.9, rotating']:.3f} a step",
+            f"0.9 rotating goes round in {turning.period:.2f} steps, by a factor of {rate['0.9, rotating']:.3f} a step",
             abs(rate["0.9, rotating"] - 0.9) < 1e-6,
         ),
         Claim(
             "the rate depends on the eigenvalues and not on the input",
-            f"two inputs to one matrix: {rate['1.1, drawn']:.3f} and {other_rate:.3f} a step",
+            f"two inputs to one matrix: factors of {rate['1.1, drawn']:.3f} and {other_rate:.3f} a step",
             abs(rate["1.1, drawn"] - other_rate) < 0.02,
         ),
         Claim("responses to several inputs add up", f"a live linear layer: to {sums:.0e}", sums < 1e-5),
@@ -153,7 +154,7 @@ def scalars(options):
     claims = [
         Claim(
             "sigmoid saturates, to a value that does not know the input",
-            f"after 300 steps inputs are {left:.0e} apart, for all weights and biases",
+            f"after 300 steps inputs are {left:.1g} apart, for all weights and biases",
             left < 1e-6,
         ),
         Claim(
@@ -162,7 +163,7 @@ def scalars(options):
             held[0] < held[1] < 200,
         ),
         Claim(
-            "with w > 1 tanh keeps the sign of the input, not its size",
+            "where tanh does not fade it saturates: to the sign of the input, not its size",
             f"w = 2: inputs 1, 0.5 and -1 end at {sign[0]:.4f}, {sign[1]:.4f} and {sign[2]:.4f}",
             abs(sign[0] - sign[1]) < 1e-6 and sign[2] < 0 < sign[0],
         ),
