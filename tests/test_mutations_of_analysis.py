@@ -24,6 +24,10 @@ SCALAR = steps("test_fixed_points_of_a_scalar_are_those_of_its_equation")
 LENGTH = suite("analysis/test_memory.py::test_a_length_is_when_two_runs_meet")
 CURVES = suite("analysis/test_memory.py::test_curves_of_vectors_are_those_of_the_equation", "tanh")
 SERIES = suite("analysis/test_certificates.py::test_a_scalar_has_the_bound_of_its_geometric_series")
+LSTM, GRU = (
+    suite("analysis/test_certificates.py::test_no_jacobian_is_beyond_its_bound", name)
+    for name in ("LSTM", "GRU, reset before")
+)
 SPIRAL = suite("analysis/test_linear_response.py::test_a_rotation_goes_round_and_a_diagonal_matrix_keeps_apart")
 REPORT = suite("analysis/test_report.py::test_its_numbers_are_those_of_its_functions")
 
@@ -47,6 +51,10 @@ MUTANTS = [
     (memory, "apart_until", op(">"), "{0} >= 2 * {1}", [LENGTH]),
     (memory, "memory_curves", call("swapaxes"), "{0}", [CURVES]),
     (certificates, "_bounded_simple", op("/"), "{0}", [SERIES]),
+    (certificates, "_lstm_matrix", op("*", "c", "size", "f"), "0", [LSTM]),
+    (certificates, "_lstm_matrix", call("tanh"), "0", [LSTM]),
+    (certificates, "_gru_rate", op("*", op("+", 1), "size"), "0", [GRU]),
+    (certificates, "_gru_rate", op("/", "size", "r", nth=1), "0", [GRU]),
     (linear, "dominant", op("/"), "2 * {0} / {1}", [SPIRAL]),
     (report, "_another_first_step", call("roll"), "{0}", [REPORT]),
 ]

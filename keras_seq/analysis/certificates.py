@@ -116,7 +116,8 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
     """Whether two runs on the same inputs are proved to come together, and how fast: a sufficient condition on the weights.
 
         SimpleRNN, Elman    q = L |U| < 1, in the Euclidean or the maximum norm: |h_t - h'_t| <= q^t |h_0 - h'_0|
-        GRU, LSTM           q < 1, from the most that inputs up to M open the gates, in the maximum norm
+        GRU                 q < 1, from the most that inputs up to M open the gates, in the maximum norm
+        LSTM                likewise, in a maximum norm that weighs h and c apart
         TDNN                q = 0: nothing older than its context is seen
 
     A layer with q < 1 forgets its start at that rate at least, whatever it reads: it has no chaos, and one fixed point for each
@@ -130,7 +131,7 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
 
         A = [[s_f, a], [s_o s_f, s_o a + tanh(max |c|) |U_o| / 4]],   a = max |c| |U_f| / 4 + s_i |U_g| + s_g |U_i| / 4
 
-    for states that start within the bounds of `bibo_certificate`.
+    for states with |h| <= 1, and of an LSTM |c| <= i g / (1 - f) unit by unit, which no run from zero leaves.
 
     Args:
         layer, input_bound, of: as in `bibo_certificate`; of a SimpleRNN the bound does not matter.
@@ -169,7 +170,10 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
     if _is_gru(cell):
         return _contraction(_gru_rate(cell, bound), f"the bound of the GRU's step with inputs up to {bound:.3g}")
     if _is_lstm(cell):
-        return _contraction(_lstm_rate(cell, bound), f"the bound of the LSTM's step with inputs up to {bound:.3g}")
+        return _contraction(
+            _lstm_rate(cell, bound),
+            f"the bound of the LSTM's step, h and c weighed apart, with inputs up to {bound:.3g}",
+        )
     return _nothing(f"no condition is known here for {type(cell).__name__} with these settings")
 
 
@@ -313,14 +317,19 @@ def _gates(cell, bound, names):
 
 
 def _lstm_rate(cell, bound):
+    matrix = _lstm_matrix(cell, bound)
+    return np.abs(np.linalg.eigvals(matrix)).max() if np.all(np.isfinite(matrix)) else math.inf
+
+
+def _lstm_matrix(cell, bound):
+    """Bounds of how (c, h) after a step follow (c, h) before it."""
     s, sums = _gates(cell, bound, "ifgo"), _sums(cell, bound, "ifgo")
     size = {name: u for name, (_, _, u) in sums.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         c = s["i"] * s["g"] / (1 - s["f"])
         a = np.max(c * size["f"] / 4 + s["i"] * size["g"] + s["g"] * size["i"] / 4)
         f, o = s["f"].max(), s["o"].max()
-        matrix = np.array([[f, a], [o * f, o * a + np.max(np.tanh(c) * size["o"]) / 4]])
-    return np.abs(np.linalg.eigvals(matrix)).max() if np.all(np.isfinite(matrix)) else math.inf
+        return np.array([[f, a], [o * f, o * a + np.max(np.tanh(c) * size["o"]) / 4]])
 
 
 def _gru_rate(cell, bound):

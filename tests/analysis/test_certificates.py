@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import keras_seq
-from keras_seq.analysis import bibo_certificate, contraction_certificate, lyapunov_spectrum
+from keras_seq.analysis import bibo_certificate, certificates, contraction_certificate, lyapunov_spectrum
+from keras_seq.analysis.dynamics import Dynamics
 
 BOUND = 2.0
 
@@ -151,3 +152,30 @@ def test_of_a_stack_they_say_which_layer():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "name", named_rows(["LSTM", "GRU", "GRU, reset before", "Keras GRU"], quick=("LSTM", "GRU, reset before"))
+)
+def test_no_jacobian_is_beyond_its_bound(name):
+    """Of one unit, for many weights, many of them zero, at states within the bounds and inputs up to the bound."""
+    layer = LAYERS[name]()
+    layer = type(layer).from_config({**layer.get_config(), "units": 1})
+    layer.build((None, None, 1))
+    dynamics, rng, reached = Dynamics(layer), np.random.default_rng(0), []
+    for scale in np.tile([0.1, 0.5, 2.0, 5.0], 100):
+        shapes = [w.shape for w in layer.get_weights()]
+        layer.set_weights([scale * rng.normal(size=s) * rng.integers(0, 2, size=s) for s in shapes])
+        states = np.where(rng.random((200, 1)) < 0.5, 1, rng.random((200, 1)))
+        states = states * rng.choice([-1, 1], size=(200, len(dynamics.widths)))
+        if name == "LSTM":
+            gates = certificates._gates(layer.cell, BOUND, "ifgo")
+            states = states * [1.0, float((gates["i"] * gates["g"] / (1 - gates["f"]))[0])]
+            bound = certificates._lstm_matrix(layer.cell, BOUND)[::-1, ::-1]  # (h, c)
+        else:
+            bound = certificates._gru_rate(layer.cell, BOUND)
+        x = BOUND * rng.choice([-1.0, 1.0], size=(200, 1)) * rng.integers(0, 2, size=(200, 1))
+        found = np.abs(np.asarray(dynamics.jacobian_at(*dynamics.given(x, states)))).max(axis=0)
+        assert np.all(found <= bound + 1e-12)
+        reached.append(found / np.maximum(bound, 1e-9))
+    assert np.all(np.max(reached, axis=0) > 0.7), "the bounds are not beyond all need"
