@@ -120,8 +120,9 @@ def contraction_certificate(layer: Any, input_bound: float = 1.0, of: Of = None)
         LSTM                likewise, in a maximum norm that weighs h and c apart
         TDNN                q = 0: nothing older than its context is seen
 
-    A layer with q < 1 forgets its start at that rate at least, whatever it reads: it has no chaos, and one fixed point for each
-    constant input. q >= 1 says nothing of the sort, and nothing of the contrary: data decide (`lyapunov_spectrum`).
+    A layer with q < 1 forgets its start at that rate at least, whatever it reads within the bound: it has no chaos, and one
+    fixed point for each constant input. q >= 1 says nothing of the sort, and nothing of the contrary: data decide
+    (`lyapunov_spectrum`).
 
     Of a GRU, with G the bound of how its candidate follows the state, s the most that a gate opens, and |U_z| that of a unit,
 

@@ -375,14 +375,22 @@ class Dynamics:
         return step
 
     @functools.cached_property
-    def jacobian_at(self):
-        """Likewise the Jacobian (b, n, n) there."""
-
+    def _jacobian_at(self):
         @compiled
         def jacobian(weights, inputs, state, constants):
             return step_jacobian(self.functions.step, *self._at(weights, inputs, state, constants))
 
         return jacobian
+
+    def jacobians_at(self, inputs: Any, states: Any, weights: Any = None) -> np.ndarray:
+        """The Jacobians (b, n, n) at states (b, n) that read inputs (b, d), as many at once as there is room for."""
+        weights = weights or self.weights()
+        count = max(1, ELEMENTS // self.width**2)
+        found = [
+            self._jacobian_at(*self.given(inputs[i : i + count], states[i : i + count], weights))
+            for i in range(0, len(states), count)
+        ]
+        return np.concatenate([np.asarray(tf.cast(f, "float64")) for f in found])
 
     @functools.cached_property
     def moved_at(self):

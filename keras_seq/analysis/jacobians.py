@@ -361,7 +361,7 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
         size = np.linalg.norm(found, axis=1)
         if np.all(size <= _tolerance(dynamics, state)):
             break
-        a = np.asarray(tf.cast(dynamics.jacobian_at(*dynamics.given(x, state, weights)), "float64")) - np.eye(n)
+        a = dynamics.jacobians_at(x, state, weights) - np.eye(n)
         with np.errstate(all="ignore"):
             normal = np.swapaxes(a, 1, 2) @ a
             mu = damping * np.minimum(size**2, 1) + 1e-14 * np.trace(normal, axis1=1, axis2=2)
@@ -385,7 +385,7 @@ def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100,
         [np.flatnonzero(owners == i)[np.argmin(residuals[reached][owners == i])] for i in range(len(points))]
     )
     points = state[reached][best]
-    jacobians = np.asarray(tf.cast(dynamics.jacobian_at(*dynamics.given(x[: len(points)], points)), "float64"))
+    jacobians = dynamics.jacobians_at(x[: len(points)], points, weights)
     values = np.linalg.eigvals(jacobians).astype(complex)
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
     counts = np.bincount(owners, minlength=len(points))
@@ -444,7 +444,7 @@ def step_spectrum(
     given = dynamics.given(x, place)
     if leading is None:
         dynamics.check_width("a number of `leading` eigenvalues")
-        values = np.linalg.eigvals(np.asarray(tf.cast(dynamics.jacobian_at(*given)[0], "float64")))
+        values = np.linalg.eigvals(dynamics.jacobians_at(x, place)[0])
         return values[np.argsort(-np.abs(values))].astype(complex)
     k = positive_integer("leading", leading)
     if k > n - 2:

@@ -192,8 +192,7 @@ def _matrix_of(dynamics):
     states = np.concatenate([np.zeros((1, dynamics.width)), rng.uniform(-3, 3, (7, dynamics.width))])
     inputs = rng.uniform(-3, 3, (8, dynamics.constant_inputs(None).shape[-1]))
     inputs[0] = 0
-    found = dynamics.jacobian_at(*dynamics.given(inputs, states))
-    found = np.asarray(found, "float64")
+    found = dynamics.jacobians_at(inputs, states)
     if np.ptp(found, axis=0).max() > 100 * dynamics.epsilon * max(1, np.abs(found).max()):
         raise ValueError(
             f"system: expected a matrix or a layer whose step is linear in its state, as with activation=None, got "
