@@ -42,15 +42,15 @@ def adding(rng, count, length):
     return np.stack([numbers, markers], axis=-1).astype("float32"), sums.astype("float32")
 
 
-def copy(rng, count, length):
-    """One-hot symbols (count, length + 20, 10), and the numbers of those to say (count, length + 20).
+def copy(rng, count, length, symbols=10):
+    """One-hot symbols (count, length + 2 symbols, 10), and the numbers of those to say (count, length + 2 symbols).
 
-    0 is blank, 1 to 8 are symbols; the first 9 of the last eleven asks for the answer.
+    0 is blank, 1 to 8 are symbols; the first 9, one step before the answer, asks for it.
     """
-    symbols = rng.integers(1, 9, size=(count, 10))
-    seen, said = np.zeros((2, count, length + 20), np.int32)
-    seen[:, :10] = said[:, -10:] = symbols
-    seen[:, -11:] = 9
+    given = rng.integers(1, 9, size=(count, symbols))
+    seen, said = np.zeros((2, count, length + 2 * symbols), np.int32)
+    seen[:, :symbols] = said[:, -symbols:] = given
+    seen[:, -symbols - 1 :] = 9
     return np.eye(10, dtype="float32")[seen], said
 
 

@@ -132,6 +132,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self.measurements: list[Measurement] = []
         self._batches = _batches(data)
         self._writer: Any = None
+        self._made_for: tuple[Any, ...] | None = None
+        self._function: Callable[..., Any] | None = None
         self._begin()
 
     def _begin(self):
@@ -144,18 +146,20 @@ class GradientMonitor(keras.callbacks.Callback):
         super().set_model(model)
         if not model.compiled:
             raise ValueError(f"{model.name}: expected a compiled model, call compile(optimizer, loss) first")
-        self._function: Callable[..., Any] | None = None
+        made_for = (model, model.optimizer, model.run_eagerly, model.jit_compile)
+        if self._made_for is None or any(a is not b for a, b in zip(made_for, self._made_for, strict=True)):
+            self._made_for, self._function = made_for, None
 
     def measure(self) -> Measurement:
         """Measure the next batch now; in `fit` this happens by itself. Outside of it call `set_model(model)` first."""
-        if self.model is None:
+        if self._made_for is None:
             raise ValueError("model: expected one, call set_model(model) first")
         batch = next(self._batches)
         if self._function is None:
             _built(self.model, batch[0])
             self._watched = self._chosen()
             self._owners = _owners(self.model)
-            eager, jit = self.model.run_eagerly, self.model.jit_compile
+            *_, eager, jit = self._made_for
             self._function = self._measured if eager else tf.function(self._measured, jit_compile=jit)
         found = tree.map_structure(np.asarray, self._function(*batch))
         names = _unique_names(self.model, [layer for layer, _ in self._owners])
@@ -410,7 +414,7 @@ def _by_lag(call, gradient, longest):
     lags = tf.cast(tf.cumsum(real, axis=1, exclusive=True, reverse=True), "int32")
     total, rows = (
         tf.math.unsorted_segment_sum(tf.reshape(x, [-1]), tf.reshape(lags, [-1]), longest)
-        for x in (squares * real, real)
+        for x in (squares, real)  # at hidden steps the gradient is zero
     )
     return total, rows
 

@@ -191,6 +191,22 @@ def test_a_loss_scale_does_not_show(make):
     assert mixed.fit(X, Y, verbose=0, callbacks=[GradientMonitor((X, Y))]).history["gradient_norm"][0] > 0
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-5), ("mixed_bfloat16", 0.05), ("bfloat16", 0.1)])
+def test_in_other_float_types(dtype, rounding, jit):
+    exact = sequential(memory(), jit_compile=jit)
+    layers = [keras_seq.LSTM(4, name="memory", dtype=dtype), keras.layers.Dense(1, name="out", dtype=dtype)]
+    model = keras.Sequential([keras.Input((T, D)), *layers])
+    model.compile("sgd", "mse", jit_compile=jit)
+    model.set_weights(exact.get_weights())
+    found, expected = measured(model), measured(exact)
+    assert found.layers == pytest.approx(expected.layers, rel=rounding)
+    np.testing.assert_allclose(
+        found.states["memory"]["c"], expected.states["memory"]["c"], rtol=2 * rounding, atol=1e-6
+    )
+
+
 def functional():
     x = keras.Input((T, D), name="x")
     h = keras_seq.Bidirectional(keras_seq.GRU(3, return_sequences=True, name="both"))(x)
@@ -339,6 +355,18 @@ def test_every_epoch_has_the_same_names_and_the_steps_of_an_execution_count():
     assert [m.step for m in monitor.measurements] == [0, 6, 12]
     assert {len(values) for values in history.values()} == {3}
     assert [name for name in history if "/h/" in name] == [f"state_gradient/memory/h/lag_{k}" for k in (0, 1, 6)]
+
+
+def test_a_function_is_made_anew_for_what_is_compiled_anew():
+    model = sequential(memory())
+    monitor = GradientMonitor((X, Y))
+    model.fit(X, Y, verbose=0, callbacks=[monitor])
+    function = monitor._function
+    model.fit(X, Y, verbose=0, callbacks=[monitor])
+    assert monitor._function is function
+    model.compile("sgd", "mae")
+    monitor.set_model(model)
+    assert monitor.measure().loss == pytest.approx(np.mean(np.abs(model(X) - Y)), rel=1e-5)
 
 
 def test_batches_of_a_data_set_come_by_turns():
