@@ -47,7 +47,7 @@ def last_real(sequences, mask=None):
         return sequences[:, -1]
     mask = ops.cast(mask, "bool")
     steps = ops.where(mask, ops.arange(1, ops.shape(mask)[1] + 1, dtype="int32"), 0)
-    last = ops.max(steps, axis=1)[:, None, None]
+    last = ops.max(steps, axis=1, initial=0)[:, None, None]  # also of no rows at all
     found = ops.take_along_axis(sequences, ops.maximum(last - 1, 0), axis=1)
     return ops.where(last > 0, found, ops.zeros_like(found))[:, 0]
 

@@ -98,6 +98,7 @@ def classes():
         found[name] = (cls, {key: value for key, value in right.items() if key in taken})
     found["RNN"] = (keras_seq.RNN, {"cell": keras_seq.GRUCell(3)})
     found["TDNN"] = (keras_seq.TDNN, {"units": 3, "delays": 2})
+    found["GraphRecurrent"] = (keras_seq.GraphRecurrent, {"cell": keras_seq.GRUCell(3), "steps": 2})
     for name in ("AttentionCell", "ConditionedCell"):
         found[name] = (getattr(keras_seq, name), {"cell": keras_seq.GRUCell(3)})
     found["Stacked"] = (keras_seq.Stacked, {"layers": [sequences(keras_seq.LSTM, 3), keras_seq.LSTM(3)]})

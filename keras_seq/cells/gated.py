@@ -110,6 +110,11 @@ class GatedCell(Cell):
         return self.units
 
     @property
+    def recurrent_size(self) -> int:
+        """Width of what it makes of that."""
+        return self.projected_size
+
+    @property
     def bias_shape(self) -> tuple[int, ...]:
         return (self.projected_size,)
 
@@ -130,7 +135,7 @@ class GatedCell(Cell):
         if self.fed_back_size:
             self.recurrent_kernel = self.add_weight(
                 name="recurrent_kernel",
-                shape=(self.fed_back_size, self.projected_size),
+                shape=(self.fed_back_size, self.recurrent_size),
                 initializer=self.recurrent_initializer,
                 regularizer=self.recurrent_regularizer,
                 constraint=self.recurrent_constraint,

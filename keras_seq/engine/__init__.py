@@ -1,11 +1,11 @@
 """How one step becomes a sequence. Knows no cell.
 
 `primitives` are what a step marks for those who run it, `functional` makes pure functions of steps, `linear` runs linear
-recurrences in parallel, `random` draws masks: on every backend of Keras. `tensorflow` has the loop over time, and the
-derivatives of a step; `backend` is the engine of the backend in use.
+recurrences in parallel, `random` draws masks: on every backend of Keras. `tensorflow` has the loops over time and
+over the levels of trees, and the derivatives of a step; `backend` is the engine of the backend in use.
 """
 
-from keras_seq.engine.backend import scan
+from keras_seq.engine.backend import scan, scan_levels
 from keras_seq.engine.functional import functional
 from keras_seq.engine.linear import linear_recurrence
 from keras_seq.engine.primitives import (
@@ -38,4 +38,5 @@ __all__ = [
     "recurrent_dropout_mask",
     "replace_exposed",
     "scan",
+    "scan_levels",
 ]

@@ -9,6 +9,8 @@ import keras
 
 scan: Callable[..., Any] | None = None
 """The loop over time, or None where Keras's own has to serve."""
+scan_levels: Callable[..., Any] | None = None
+"""The loop over the levels of trees, or None where there is none."""
 
 
 def uniform(shape: Any, generator: Any) -> Any:
@@ -17,4 +19,4 @@ def uniform(shape: Any, generator: Any) -> Any:
 
 
 if keras.config.backend() == "tensorflow":
-    from keras_seq.engine.tensorflow import scan, uniform  # noqa: F401
+    from keras_seq.engine.tensorflow import scan, scan_levels, uniform  # noqa: F401

@@ -1,6 +1,8 @@
 """What users put in models."""
 
 from keras_seq.layers.bidirectional import Bidirectional
+from keras_seq.layers.brackets import format_trees, parse_trees
+from keras_seq.layers.graph import GraphRecurrent
 from keras_seq.layers.narx import AR, NARX
 from keras_seq.layers.pooling import LastStep, MaskedMax, MaskedMean
 from keras_seq.layers.recurrent import (
@@ -19,6 +21,7 @@ from keras_seq.layers.stacked import Stacked
 from keras_seq.layers.streaming import StepForm, Stream, streaming
 from keras_seq.layers.tcn import TCN
 from keras_seq.layers.tdnn import TDNN
+from keras_seq.layers.tree import RecursiveNN, TreeLSTM
 from keras_seq.layers.wavenet import WaveNet, mu_law_decode, mu_law_encode
 
 __all__ = [
@@ -32,19 +35,24 @@ __all__ = [
     "Bidirectional",
     "CoupledLSTM",
     "Elman",
+    "GraphRecurrent",
     "Jordan",
     "LastStep",
     "MaskedMax",
     "MaskedMean",
     "NoForgetLSTM",
     "PeepholeLSTM",
+    "RecursiveNN",
     "ResidualRNN",
     "SimpleRNN",
     "Stacked",
     "StepForm",
     "Stream",
+    "TreeLSTM",
     "WaveNet",
+    "format_trees",
     "mu_law_decode",
     "mu_law_encode",
+    "parse_trees",
     "streaming",
 ]

@@ -97,6 +97,10 @@ def of_pair(model, inputs):
     return model(tuple(inputs.values()))
 
 
+def of_all(model, inputs):
+    return model(list(inputs.values()))
+
+
 def of_tokens(model, inputs):
     return model(inputs["tokens"])
 
@@ -326,6 +330,31 @@ REMEDIES = {
     "BlockIdentity": Recipe(remedied(recurrent_initializer=BlockIdentity([0.5, -1.0, 2.0])), (of_x, start), FRAMES),
 }
 
+CHILDREN = np.array([[[-1, -1], [-1, -1], [0, 1], [-1, -1], [3, 2]], [[-1, -1], [-1, 0], *[[-1, -1]] * 3]], "int32")
+TREES = {"nodes": FRAMES["x"][:2], "children": CHILDREN, "mask": np.array([[True] * 5, [True] * 2 + [False] * 3])}
+EDGES = np.array([[0, 1], [1, 0], [1, 2], [2, 1], [-1, -1]], "int32")
+GRAPH = {"nodes": FRAMES["x"][0], "edges": EDGES, "types": np.array([0, 1, 1, 0, 0], "int32")}
+
+
+def tree(make):
+    """A recipe of a layer over trees."""
+
+    def model():
+        nodes, mask = keras.Input((None, D), name="nodes"), keras.Input((None,), dtype="bool", name="mask")
+        children = keras.Input((None, 2), dtype="int32", name="children")
+        return keras.Model([nodes, children, mask], make()(nodes, children=children, mask=mask))
+
+    return Recipe(model, (of_all,), TREES)
+
+
+def graph():
+    nodes, edges = keras.Input((D,), name="nodes"), keras.Input((2,), dtype="int32", name="edges")
+    types = keras.Input((), dtype="int32", name="types")
+    cell = keras_seq.GRUCell(U, learn_initial_state=True)
+    layer = keras_seq.GraphRecurrent(cell, 3, aggregate="mean", edge_types=2)
+    return keras.Model([nodes, edges, types], layer(nodes, edges=edges, types=types))
+
+
 RECIPES = {
     "SimpleRNN": memory("SimpleRNN", U, state=[U]),
     "Elman": memory("Elman", U, outputs=2, state=[U]),
@@ -374,6 +403,9 @@ RECIPES = {
     "MaskedMean": layer(lambda: keras_seq.MaskedMean(name="golden"), stepped),
     "MaskedMax": layer(lambda: keras_seq.MaskedMax(name="golden"), stepped),
     "StepForm": Recipe(one_step),
+    "RecursiveNN": tree(lambda: keras_seq.RecursiveNN(U, activation="softsign", return_nodes=True)),
+    "TreeLSTM": tree(lambda: keras_seq.TreeLSTM(U, 2)),
+    "GraphRecurrent": Recipe(graph, (of_all,), GRAPH),
     "OnlineLearner": Recipe(
         learner, (of_x, next_gradients), {"x": np.random.default_rng(7).normal(size=(2, D)).astype("float32")}
     ),

@@ -20,3 +20,10 @@ def test_the_largest_step_is_found_without_infinities(dtype):
     constants = [tf.make_ndarray(op.get_attr("value")) for op in function.graph.get_operations() if op.type == "Const"]
     assert any(np.any(c.astype("float64") == least) for c in constants), "nothing to look at"
     assert all(np.all(np.isfinite(c.astype("float64"))) for c in constants)
+
+
+def test_the_last_step_of_no_rows_at_all():
+    """With a mask, as without."""
+    x = np.zeros((0, 3, 2), "float32")
+    assert keras_seq.LastStep()(x, mask=np.zeros((0, 3), bool)).shape == (0, 2)
+    assert keras_seq.LastStep()(x).shape == (0, 2)

@@ -138,6 +138,7 @@ def test_every_public_class_with_an_initializer_is_in_the_table():
     public = {name: getattr(keras_seq, name) for name in keras_seq.__all__}
     classes = {name for name, cls in public.items() if inspect.isclass(cls) and issubclass(cls, keras.layers.Layer)}
     known = {name for name in classes if name not in ("Cell", "GatedCell", "ReadoutCell", "FeedbackCell")}
+    known -= {"GraphRecurrent", "RecursiveNN", "TreeLSTM"}  # test_graphs.py, test_trees.py
     missing = {n for n in known if n not in here and n.removesuffix("Cell") not in here and starts_of(n)}
     assert missing == set()
 

@@ -64,7 +64,8 @@ def test_every_public_layer_is_in_a_table():
     classes = [getattr(keras_seq, name) for name in keras_seq.__all__]
     layers = {c.__name__ for c in classes if inspect.isclass(c) and issubclass(c, keras.layers.Layer)}
     memories = {c.__name__ for c in classes if inspect.isclass(c) and issubclass(c, (keras_seq.RNN, keras_seq.Cell))}
-    assert layers - memories - covered == {"StepForm"}, "StepForm stands in every row of the step tests"
+    elsewhere = {"GraphRecurrent", "RecursiveNN", "TreeLSTM"}  # test_graphs.py, test_trees.py: they read no sequences
+    assert layers - memories - covered - elsewhere == {"StepForm"}, "StepForm stands in every row of the step tests"
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])

@@ -52,7 +52,7 @@ def differentiable_once(
 
         return [*found.outputs, *found.states], gradient
 
-    results = _custom_gradient(run, recurrence.args)
+    results = custom_gradient(run, recurrence.args)
     n = len(found.outputs)
     return Forward(results[:n], found.structure, results[n:], None)
 
@@ -80,10 +80,10 @@ def _differentiable_backward(recurrence, args, cotangents, residuals, backward, 
 
         return gradients, gradient
 
-    return _custom_gradient(run, [*args, *cotangents])
+    return custom_gradient(run, [*args, *cotangents])
 
 
-def _custom_gradient(function, args):
+def custom_gradient(function, args):
     """`function(*args)`, of `(results, gradient)`, with this gradient, of which TensorFlow forgets when the graph goes."""
     results = tf.custom_gradient(function)(*args)
     if not tf.executing_eagerly():
