@@ -195,6 +195,9 @@ KINDS = [
     Case("Jordan", {"outputs": 2, "blocked": False, "decay": 0.75}, targets=True),
     Case("ResidualRNN"),
     Case("ResidualRNN", {"recurrent": False}),
+    Case("MinGRU"),
+    Case("LinearRNN", {"transition": "full"}),
+    Case("LRU", {"outputs": 2, "r_min": 0.5}),
     Case("NARX", GAPS, targets=True),
     Case("NARX", {**GAPS, "closed": True}),
     Case("AR", {"units": None, "outputs": 2, "output_delays": [2, 3], "closed": True}),
@@ -221,6 +224,12 @@ FURTHER = [
     Case("Elman", {"blocked": False, "outputs": 2, "use_bias": False}),
     Case("Jordan", {"outputs": 2, "decay": 0.0, "use_bias": False, "activation": "softsign", "zoneout": 0.25}),
     Case("ResidualRNN", {"use_bias": False, "activation": "softsign", "zoneout": 0.25}),
+    Case("MinGRU", {"activation": "tanh", "use_bias": False, "zoneout": 0.25}),
+    Case("MinLSTM"),
+    Case("MinLSTM", {"normalize": False, "activation": "tanh", "use_bias": False, "zoneout": 0.25}),
+    Case("LinearRNN", {"stable": True, "outputs": 2, "output_activation": "tanh", "zoneout": 0.25}),
+    Case("LinearRNN", {"activation": "softsign", "use_bias": False}),
+    Case("LRU", {"use_bias": True, "activation": "tanh", "r_max": 0.9, "max_phase": 1.0, "zoneout": 0.25}),
     Case("NARX", {**GAPS, "units": None}, targets=True),
     Case(
         "NARX", {"units": None, "use_bias": False, "output_activation": "tanh", "input_delays": [1, 2], "closed": True}
@@ -260,8 +269,9 @@ FURTHER = [
 ]
 CASES = [*KINDS, *FURTHER]
 BUILT_IN = [c for c in CASES if c.gated]
+WITHOUT_LOOP = ("NARX", "AR", "ResidualRNN", "MinGRU", "LinearRNN", "LRU")
 # of each kind those that read one sequence and want no other arguments
-ONE_OF_EACH = [c for c in KINDS if not c.targets and c.layer not in ("NARX", "AR", "ResidualRNN")]
+ONE_OF_EACH = [c for c in KINDS if not c.targets and c.layer not in WITHOUT_LOOP]
 # the first of each layer, and of what wraps a cell: what is asked of every public class by the quick tests
 QUICK = list({(c.layer, c.cell and c.cell.__name__.partition("(")[0]): c for c in reversed(KINDS)}.values())[::-1]
 KERAS_ARGUMENTS = {"activation", "recurrent_activation", "use_bias", "reset_after"}

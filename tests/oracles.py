@@ -54,6 +54,10 @@ class Oracle:
             "ElmanCell": self.simple,
             "JordanCell": self.jordan,
             "ResidualRNNCell": self.residual,
+            "MinGRUCell": self.min_gru,
+            "MinLSTMCell": self.min_lstm,
+            "LinearRNNCell": self.linear,
+            "LRUCell": self.lru,
             "NARXCell": self.narx,
             "ARCell": self.narx,
             "GRUCell": self.gru,
@@ -111,6 +115,45 @@ class Oracle:
         candidate = self.f(candidate)
         h = self.zoned(0, h, h + candidate)
         return h, [h], {"candidate": candidate, "hidden": h}
+
+    # -- those whose state is linear in the one before ------------------------------------------------------------------
+
+    def seen(self, gate, x):
+        """W x + b of the gate with this number."""
+        return x @ self.w["kernel"][:, self.columns(gate)] + self.bias(self.columns(gate))
+
+    def min_gru(self, x, states, v):
+        (h,) = states
+        z, candidate = sigmoid(self.seen(0, x)), self.f(self.seen(1, x))
+        h = self.zoned(0, h, (1 - z) * h + z * candidate)
+        return h, [h], {"update_gate": z, "candidate": candidate, "hidden": h}
+
+    def min_lstm(self, x, states, v):
+        (h,) = states
+        i, f, candidate = sigmoid(self.seen(0, x)), sigmoid(self.seen(1, x)), self.f(self.seen(2, x))
+        if self.cell.normalize:
+            i, f = i / (i + f), f / (i + f)
+        h = self.zoned(0, h, f * h + i * candidate)
+        return h, [h], {"input_gate": i, "forget_gate": f, "candidate": candidate, "hidden": h}
+
+    def linear(self, x, states, v):
+        (h,) = states
+        if self.cell.transition == "full":
+            kept = h @ self.w["recurrent_kernel"]
+        else:
+            kept = h * (np.tanh if self.cell.stable else np.array)(self.w["recurrent_diagonal"])
+        h = self.zoned(0, h, kept + self.f(self.seen(0, x)))
+        return h if self.cell.outputs is None else self.readout(h), [h], {"hidden": h}
+
+    def lru(self, x, states, v):
+        (h,), u = states, self.u
+        z = h[:u] + 1j * h[u:]
+        multiplier = np.exp(-np.exp(self.w["nu"]) + 1j * np.exp(self.w["theta"]))
+        z = multiplier * z + np.exp(self.w["log_gamma"]) * (self.seen(0, x) + 1j * self.seen(1, x))
+        matrix = self.w["output_kernel"][:u] - 1j * self.w["output_kernel"][u:]
+        y = self.f((z @ matrix).real + x @ self.w["skip_kernel"])
+        h = self.zoned(0, h, np.concatenate([z.real, z.imag]))
+        return y, [h], {"hidden": h}
 
     def narx(self, x, states, v):
         d, k = len(x), self.cell.outputs

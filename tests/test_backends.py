@@ -26,6 +26,10 @@ MEMORIES = [
     ("Jordan", {"outputs": 3, "decay": 0.8, "zero_output_for_mask": True}, True),
     ("ResidualRNN", {}, False),
     ("ResidualRNN", {"recurrent": False}, False),
+    ("MinGRU", {}, False),
+    ("MinLSTM", {"go_backwards": True}, False),
+    ("LinearRNN", {"transition": "full", "outputs": 3}, False),
+    ("LRU", {"outputs": 3}, False),
     ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3]}, True),
     ("NARX", {"outputs": 3, "input_delays": 2, "output_delays": [1, 3], "closed": True}, False),
 ]

@@ -6,6 +6,7 @@ from keras_seq.cells.conditioned import ConditionedCell
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.cells.gated import GatedCell, ReadoutCell
 from keras_seq.cells.gru import GRUCell
+from keras_seq.cells.linear import LinearRNNCell, LRUCell, MinGRUCell, MinLSTMCell
 from keras_seq.cells.lstm import CoupledLSTMCell, LSTMCell, NoForgetLSTMCell, PeepholeLSTMCell
 from keras_seq.cells.narx import ARCell, NARXCell
 from keras_seq.cells.simple import ElmanCell, JordanCell, ResidualRNNCell, SimpleRNNCell
@@ -21,7 +22,11 @@ __all__ = [
     "GRUCell",
     "GatedCell",
     "JordanCell",
+    "LRUCell",
     "LSTMCell",
+    "LinearRNNCell",
+    "MinGRUCell",
+    "MinLSTMCell",
     "NARXCell",
     "NoForgetLSTMCell",
     "PeepholeLSTMCell",

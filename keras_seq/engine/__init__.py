@@ -5,9 +5,9 @@ recurrences in parallel, `random` draws masks: on every backend of Keras. `tenso
 over the levels of trees, and the derivatives of a step; `backend` is the engine of the backend in use.
 """
 
-from keras_seq.engine.backend import scan, scan_levels
+from keras_seq.engine.backend import complex_of, scan, scan_levels
 from keras_seq.engine.functional import functional
-from keras_seq.engine.linear import linear_recurrence
+from keras_seq.engine.linear import linear_recurrence, matrix_recurrence
 from keras_seq.engine.primitives import (
     capture_every,
     capture_intermediates,
@@ -25,6 +25,7 @@ from keras_seq.engine.random import dropped, events
 __all__ = [
     "capture_every",
     "capture_intermediates",
+    "complex_of",
     "dot",
     "dot_dtype",
     "dropped",
@@ -33,6 +34,7 @@ __all__ = [
     "functional",
     "intercept_dot",
     "linear_recurrence",
+    "matrix_recurrence",
     "perturb_states",
     "perturbations",
     "recurrent_dropout_mask",

@@ -13,10 +13,35 @@ scan_levels: Callable[..., Any] | None = None
 """The loop over the levels of trees, or None where there is none."""
 
 
+linear_loop: Callable[..., Any] | None = None
+"""`h_t = a_t h_{t-1} + b_t`, one step after the other, or None if there is no loop that is as cheap as what it does."""
+
+custom_gradient: Callable[..., Any] = keras.ops.custom_gradient
+"""A function with a gradient of its own."""
+
+
+def linear_loop_is_cheap() -> bool:
+    """Whether what is traced now becomes a program in which `linear_loop` is as fast as memory is."""
+    return False
+
+
+def complex_of(real: Any, imaginary: Any) -> Any:
+    """The complex numbers of two real tensors, of their precision."""
+    return keras.ops.view_as_complex(keras.ops.stack([real, imaginary], axis=-1))
+
+
 def uniform(shape: Any, generator: Any) -> Any:
     """Random numbers of [0, 1) from a `keras.random.SeedGenerator`."""
     return keras.random.uniform(shape, dtype="float32", seed=generator)
 
 
 if keras.config.backend() == "tensorflow":
-    from keras_seq.engine.tensorflow import scan, scan_levels, uniform  # noqa: F401
+    from keras_seq.engine.tensorflow import (  # noqa: F401
+        complex_of,
+        custom_gradient,
+        linear_loop,
+        linear_loop_is_cheap,
+        scan,
+        scan_levels,
+        uniform,
+    )

@@ -1,8 +1,10 @@
-"""The linear recurrence h_t = a_t h_{t-1} + b_t for all t at once."""
+"""Linear recurrences, h_t = a_t h_{t-1} + b_t and h_t = h_{t-1} K + b_t, for all t at once."""
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_seq.engine.backend import complex_of, custom_gradient, linear_loop, linear_loop_is_cheap
 
 CHUNK = 32
 
@@ -10,21 +12,26 @@ CHUNK = 32
 def linear_recurrence(a, b, initial):
     """h_t = a_t * h_{t-1} + b_t, with h_0 = `initial`.
 
-    By doubling, in log2(t) passes: after that of stride s, `h` is what the last 2s steps leave, and `a` what they multiply
-    by. Where `a` is a number, chunks of 32 steps are each one product with the triangle of its powers, and doubling joins
-    them. The gradient is a linear recurrence too, from the last step to the first: it keeps the result alone.
+    In 2 log2(t) passes, each over half as many steps as the one before and back: pairs of steps are joined to one, the
+    recurrence over these gives every second h, and these the others. Where the length is not known while it is traced, by
+    doubling in log2(t) passes over all steps. In a program of XLA for processors without a GPU one step after the other: such
+    a loop moves each number once, and is as fast as memory is. Where `a` is a number, chunks of 32 steps are each one product
+    with the triangle of its powers, and doubling joins them. The gradient is a linear recurrence too, from the last step to
+    the first: it keeps the result alone.
 
     Args:
-        a: tensor (t, b, u), or a real number, the same for all.
+        a: tensor (t, b, u), or (t, 1, u) for all rows, or a real number, the same for all.
         b: tensor (t, b, u), the time first.
         initial: tensor (b, u). All tensors are real, or all complex.
 
     Returns:
         Tensor (t, b, u) of h_1 .. h_t.
+
+    Source of the pairs: Blelloch, "Prefix sums and their applications", 1990.
     """
     if isinstance(a, (int, float)):
 
-        @ops.custom_gradient
+        @custom_gradient
         def constant(b, initial):
             h = _by_chunks(a, b, initial)
 
@@ -39,18 +46,45 @@ def linear_recurrence(a, b, initial):
     return _varying(a, b, initial)
 
 
-@ops.custom_gradient
-def _varying(a, b, initial):
-    h = _doubling(a, b, initial)
+def _differentiable(forward, pullback):
+    """`forward(*given)` with the gradient `pullback(result, *given, delta)`, and gradients of that.
 
-    def gradient(delta, upstream=None):
+    The pullback sees the result as a function of what was given, with the same pullback: nothing differentiates `forward`.
+    """
+
+    def pulled(result, given, delta, upstream):
         delta = delta if upstream is None else upstream
-        factors = _as_in_gradients(a)
-        back = _backwards(ops.concatenate([factors[1:], ops.zeros_like(a[:1])], axis=0), delta, initial)
-        before = ops.concatenate([initial[None], h[:-1]], axis=0)
-        return back * _as_in_gradients(before), back, factors[0] * back[0]
+        return pullback(known(ops.stop_gradient(result), *given), *given, delta)
 
-    return h, gradient
+    @custom_gradient
+    def known(result, *given):
+        return result, lambda delta, upstream=None: (
+            ops.zeros_like(result),
+            *pulled(result, given, delta, upstream),
+        )
+
+    @custom_gradient
+    def run(*given):
+        result = forward(*given)
+        return result, lambda delta, upstream=None: pulled(result, given, delta, upstream)
+
+    return run
+
+
+def _varying_forward(a, b, initial):
+    return linear_loop(a, b, initial) if linear_loop_is_cheap() else _by_pairs(a, b, initial)
+
+
+def _varying_pullback(h, a, b, initial, delta):
+    factors = _as_in_gradients(a)
+    back = _backwards(_concatenate([factors[1:], ops.zeros_like(a[:1])], axis=0), delta, initial)
+    share = back * _as_in_gradients(_before(initial, h))
+    return ops.sum(share, axis=1, keepdims=True) if a.shape[1] == 1 else share, back, factors[0] * back[0]
+
+
+def _before(initial, h):
+    """The h before each step."""
+    return _concatenate([initial[None], h[:-1]], axis=0)
 
 
 def _as_in_gradients(factor):
@@ -64,6 +98,92 @@ def _backwards(following, delta, initial):
     return ops.flip(linear_recurrence(following, ops.flip(delta, 0), ops.zeros_like(initial)), 0)
 
 
+def _by_pairs(a, b, initial):
+    b = _concatenate([b[:1] + a[:1] * initial, b[1:]], axis=0)
+    return _doubling_of_unknown_length(a, b) if b.shape[0] is None else _joined_pairs(a, b)
+
+
+def _concatenate(tensors, axis):
+    """`ops.concatenate`, which makes complex64 of complex128."""
+    if "complex" not in keras.backend.standardize_dtype(tensors[0].dtype):
+        return ops.concatenate(tensors, axis=axis)
+    return complex_of(*(ops.concatenate([part(x) for x in tensors], axis=axis) for part in (ops.real, ops.imag)))
+
+
+def _joined_pairs(a, h):
+    """From zero: the recurrence over pairs of steps is half as long, and gives every second h."""
+    time = h.shape[0]
+    if time == 1:
+        return h
+    even = time - time % 2
+    odd = _joined_pairs(a[1::2] * a[:even:2], h[1::2] + a[1::2] * h[:even:2])
+    later = h[2::2] + a[2::2] * odd[: (time - 1) // 2]
+    first = _concatenate([h[:1], later], axis=0)[: even // 2]
+    pairs = ops.reshape(_concatenate([first[:, None], odd[:, None]], axis=1), (even, *ops.shape(h)[1:]))
+    return pairs if time == even else _concatenate([pairs, later[-1:]], axis=0)
+
+
+def matrix_recurrence(kernel, b, initial):
+    """h_t = h_{t-1} K + b_t, with h_0 = `initial`, in about 2 sqrt(t) products, or 32 + log2(t / 32) where t is not known.
+
+    Chunks run side by side from zero; what each hands on to the next is found by doubling, with K to the powers c, 2c, ..; then
+    all steps of a chunk are given what came from before it, times K, K^2, .. K^c. Twice the operations of a loop, in large
+    products. The gradient is the same recurrence from the last step to the first, with the adjoint of K.
+
+    Args:
+        kernel: tensor (u, u).
+        b: tensor (t, b, u), the time first.
+        initial: tensor (b, u). All tensors are real.
+
+    Returns:
+        Tensor (t, b, u) of h_1 .. h_t.
+    """
+    return _of_matrix(kernel, b, initial)
+
+
+def _matrix_pullback(h, kernel, b, initial, delta):
+    adjoint = ops.transpose(kernel)
+    back = ops.flip(matrix_recurrence(adjoint, ops.flip(delta, 0), ops.zeros_like(initial)), 0)
+    before, after = (ops.reshape(x, (-1, ops.shape(kernel)[0])) for x in (_before(initial, h), back))
+    return ops.matmul(ops.transpose(before), after), back, ops.matmul(back[0], adjoint)
+
+
+def _chunks_of_matrix(kernel, b, initial):
+    (time, rows, width), known = ops.shape(b), b.shape[0]
+    size = CHUNK if known is None else 2 ** round(np.log2(known) / 2)
+    padding = size - 1 - (time - 1) % size
+    chunks = ops.reshape(ops.pad(b, ((0, padding), (0, 0), (0, 0))), (-1, size, rows, width))
+
+    def step(h, now):
+        h = ops.matmul(h, kernel) + now
+        return h, h
+
+    _, inside = ops.scan(step, ops.zeros_like(chunks[:, 0]), ops.swapaxes(chunks, 0, 1), length=size)  # (size, n, b, u)
+    powers = [kernel]  # K^1 .. K^size, each product twice as many
+    while len(powers) < size:
+        powers += [ops.matmul(p, powers[-1]) for p in powers]
+    joined = _concatenate(powers, axis=1)  # (u, size * u)
+    ends = inside[-1]
+    ends = _concatenate([ends[:1] + ops.matmul(initial, powers[-1]), ends[1:]], axis=0)
+    ends = _doubling_of_matrix(powers[-1], ends)
+    before = _concatenate([initial[None], ends[:-1]], axis=0)  # what each chunk begins from (n, b, u)
+    carried = ops.reshape(ops.matmul(before, joined), (-1, rows, size, width))
+    h = ops.swapaxes(inside, 0, 1) + ops.swapaxes(carried, 1, 2)
+    return ops.reshape(h, (-1, rows, width) if known is None else (known + padding, -1, width))[:time]
+
+
+def _doubling_of_matrix(kernel, h):
+    """h_t = h_{t-1} K + b_t from zero, of b in the place of h."""
+    time = ops.shape(h)[0]
+    steps = ops.reshape(ops.arange(time, dtype="int32"), (-1, *[1] * (len(h.shape) - 1)))
+
+    def double(stride, kernel, h):
+        earlier = ops.where(steps >= stride, ops.roll(h, stride, axis=0), ops.zeros_like(h))
+        return 2 * stride, ops.matmul(kernel, kernel), h + ops.matmul(earlier, kernel)
+
+    return ops.while_loop(lambda stride, *_: stride < time, double, (1, kernel, h))[2]
+
+
 def _by_chunks(a, b, initial):
     time = ops.shape(b)[0]
     size = min(CHUNK, b.shape[0] or CHUNK)
@@ -75,7 +195,7 @@ def _by_chunks(a, b, initial):
     inside = ops.matmul(ops.cast(triangle, b.dtype), chunks)
     first = ops.reshape(initial, (1, -1))
     ends = _doubling(a**size, inside[:, -1], first[0])
-    before = ops.concatenate([first, ends[:-1]], axis=0)
+    before = _concatenate([first, ends[:-1]], axis=0)
     powers = ops.cast(float(a) ** np.arange(1, size + 1), b.dtype)
     h = inside + powers[:, None] * before[:, None]
     return ops.reshape(ops.reshape(h, (-1, ops.shape(flat)[1]))[:time], ops.shape(b))
@@ -83,7 +203,7 @@ def _by_chunks(a, b, initial):
 
 def _doubling(a, b, initial):
     number = isinstance(a, (int, float))
-    h = ops.concatenate([b[:1] + (a if number else a[:1]) * initial, b[1:]], axis=0)
+    h = _concatenate([b[:1] + (a if number else a[:1]) * initial, b[1:]], axis=0)
     time = h.shape[0]
     if time is None:
         return _doubling_of_unknown_length(ops.full_like(h, a) if number else a, h)
@@ -106,8 +226,15 @@ def _doubling_of_unknown_length(a, h):
 
     def double(stride, a, h):
         def later(x):
-            return ops.where(steps >= stride, ops.roll(x, stride, axis=0), ops.zeros_like(x))
+            moved, there = ops.roll(x, stride, axis=0), steps >= stride
+            if "complex" in keras.backend.standardize_dtype(x.dtype):  # of these `where` makes complex64
+                return moved * ops.cast(there, x.dtype)
+            return ops.where(there, moved, ops.zeros_like(x))
 
         return 2 * stride, a * later(a), h + a * later(h)
 
     return ops.while_loop(lambda stride, *_: stride < time, double, (1, a, h))[2]
+
+
+_varying = _differentiable(_varying_forward, _varying_pullback)
+_of_matrix = _differentiable(_chunks_of_matrix, _matrix_pullback)

@@ -180,3 +180,75 @@ class GRU(CellLayer):
     cell_class = cells.GRUCell
     as_in_keras = ("reset_after", "use_cudnn")
     unused = USE_CUDNN
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class LinearRNN(CellLayer):
+    """A linear state-space model, all steps at once; see `keras_seq.LinearRNNCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.LinearRNN(4, transition="full", return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 4)
+    ```
+    """
+
+    cell_class = cells.LinearRNNCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class MinGRU(CellLayer):
+    """The minimal GRU, all steps at once; see `keras_seq.MinGRUCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.MinGRU(4, return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 4)
+    ```
+    """
+
+    cell_class = cells.MinGRUCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class MinLSTM(CellLayer):
+    """The minimal LSTM, all steps at once; see `keras_seq.MinLSTMCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.MinLSTM(4, return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 4)
+    ```
+    """
+
+    cell_class = cells.MinLSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class LRU(CellLayer):
+    """The linear recurrent unit, all steps at once; see `keras_seq.LRUCell` for the equations and arguments.
+
+    All other arguments are those of `keras_seq.RNN`. State: h, its real and imaginary part.
+
+    Example:
+
+    ```python
+    import keras_seq
+    from keras import ops
+    y = keras_seq.LRU(4, outputs=2, return_sequences=True)(ops.ones((2, 5, 3)))   # (2, 5, 2)
+    ```
+    """
+
+    cell_class = cells.LRUCell

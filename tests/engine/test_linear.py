@@ -56,7 +56,7 @@ def test_complex_numbers(way):
     """Values, and gradients as TensorFlow has them: dL/dx + i dL/dy of z = x + iy."""
 
     def numbers(*shape):
-        return tf.constant(0.7 * (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)), "complex64")
+        return tf.constant(0.7 * (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)), "complex128")
 
     a, b, initial, weights = numbers(7, 2, 3), numbers(7, 2, 3), numbers(2, 3), numbers(7, 2, 3)
 
@@ -72,9 +72,9 @@ def test_complex_numbers(way):
 
     ours = with_gradients(linear_recurrence)
     if way == "any number of steps":
-        sequence, state = tf.TensorSpec((None, None, 3), "complex64"), tf.TensorSpec((None, 3), "complex64")
+        sequence, state = tf.TensorSpec((None, None, 3), "complex128"), tf.TensorSpec((None, 3), "complex128")
         ours = tf.function(ours, input_signature=[sequence, sequence, state])
     elif way != "eager":
         ours = tf.function(ours, jit_compile=way == "xla")
     for found, wanted in zip(ours(a, b, initial), with_gradients(by_a_loop)(a, b, initial), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-11)

@@ -174,8 +174,14 @@ def test_inference_keeps_nothing(name, arguments, columns, dots):
         (lambda: keras_seq.Jordan(U, 3, blocked=False, return_sequences=True), 2),
         (lambda: keras_seq.ResidualRNN(U, return_sequences=True), 2),
         (lambda: keras_seq.ResidualRNN(U, recurrent=False, return_sequences=True), 0),
+        # under XLA on processors one forward and one backward, of a multiplication and an addition a step
+        (lambda: keras_seq.MinGRU(U, return_sequences=True), 2),
+        (lambda: keras_seq.LRU(U, return_sequences=True), 2),
     ],
-    ids=["Elman", "Elman, not blocked", "Jordan", "Jordan, not blocked", "ResidualRNN", "ResidualRNN, not recurrent"],
+    ids=[
+        *("Elman", "Elman, not blocked", "Jordan", "Jordan, not blocked", "ResidualRNN", "ResidualRNN, not recurrent"),
+        *("MinGRU", "LRU"),
+    ],
 )
 def test_loops_of_a_training_step(layer, loops, masked):
     """None in the backward pass of a blocked memory, none at all where the states are known."""

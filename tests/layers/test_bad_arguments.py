@@ -96,6 +96,8 @@ def test_flags(argument):
         ("Elman", "blocked"),
         ("Jordan", "blocked"),
         ("ResidualRNN", "recurrent"),
+        ("MinLSTM", "normalize"),
+        ("LinearRNN", "stable"),
         ("NARX", "exogenous"),
         ("NARX", "closed"),
     ],
@@ -246,6 +248,34 @@ def test_learned_initial_state_of_a_blocked_memory(name, needed):
 def test_recurrent_dropout_where_no_product_reads_the_state():
     with pytest.raises(ValueError, match=r"^recurrent_dropout: expected 0 with recurrent=False, got"):
         keras_seq.ResidualRNN(U, recurrent=False, recurrent_dropout=0.5)
+    for name in ("MinGRU", "MinLSTM", "LinearRNN", "LRU"):
+        with pytest.raises(ValueError, match=r"^recurrent_dropout: expected 0, as no product reads the state, got 0.5"):
+            getattr(keras_seq, name)(U, recurrent_dropout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("LinearRNN", {"transition": "block"}, r"transition: expected one of \['diagonal', 'full'\], got 'block'"),
+        (
+            "LinearRNN",
+            {"transition": "full", "stable": True},
+            "stable: expected False with transition='full', got True",
+        ),
+        (
+            "LinearRNN",
+            {"stable": True, "recurrent_initializer": keras.initializers.Constant(-1.5)},
+            r"recurrent_initializer: expected values within \(-1, 1\) of a stable recurrence, got 1.5",
+        ),
+        ("LRU", {"r_max": 1.2}, "r_max: expected 0 <= r_min < r_max <= 1, got r_min=0.0, r_max=1.2"),
+        ("LRU", {"r_min": 0.9, "r_max": 0.8}, "r_max: expected 0 <= r_min < r_max <= 1"),
+        ("LRU", {"max_phase": 0}, r"max_phase: expected an angle in \(0, 2 pi\], got 0"),
+        ("LRU", {"r_min": "0.5"}, "r_min: expected a number, got '0.5'"),
+    ],
+)
+def test_linear_recurrences(name, arguments, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        getattr(keras_seq, name)(U, **arguments)(tf.ones((B, T, D)))
 
 
 def test_a_delay_of_zero_is_of_inputs_alone():

@@ -20,6 +20,7 @@ from keras_seq.arguments import arguments
 MEMORIES = [
     *("SimpleRNN", "Elman", "Jordan", "ResidualRNN", "NARX", "AR"),
     *("LSTM", "PeepholeLSTM", "CoupledLSTM", "NoForgetLSTM", "GRU"),
+    *("MinGRU", "MinLSTM", "LinearRNN", "LRU"),
 ]
 
 # a value that is not the default, for every constructor argument there is
@@ -31,6 +32,12 @@ OTHER = {
     "unit_forget_bias": False,
     "peepholes": True,
     "reset_after": False,
+    "transition": "full",
+    "stable": True,
+    "r_min": 0.25,
+    "r_max": 0.75,
+    "max_phase": 1.5,
+    **{f"{name}_initializer": "random_normal" for name in ("nu", "theta", "log_gamma", "skip")},
     "outputs": 2,
     "output_activation": "tanh",
     "output_initializer": "he_uniform",
@@ -85,11 +92,12 @@ OTHER = {
 # arguments that cannot all have another value at once, and those that never can
 ALONE = {
     *("coupled", "input_gate", "forget_gate", "output_gate", "full_gate_recurrence", "recurrent", "recurrent_dropout"),
-    *("zoneout", "network", "exogenous", "unroll"),
+    *("zoneout", "network", "exogenous", "unroll", "transition"),
 }
 NEVER = {
     "CoupledLSTM": {"input_gate", "forget_gate"},
     "NoForgetLSTM": {"coupled"},
+    **{name: {"recurrent_dropout"} for name in ("MinGRU", "MinLSTM", "LinearRNN", "LRU")},
     "NARX": {"recurrent_dropout", "zoneout"},
     "AR": {"recurrent_dropout", "zoneout"},
 }
@@ -109,8 +117,10 @@ def test_every_argument_survives_the_config(name):
     default = cls(**required)
     never = NEVER.get(name.removesuffix("Cell"), set())
     alone = [p for p in names if p in ALONE - never]
+    usual = {p: getattr(default, p) for p in names}
+    other = {p: not usual[p] if isinstance(usual[p], bool) else OTHER[p] for p in names}
     for group in ([p for p in names if p not in ALONE], *([p] for p in alone)):
-        first = cls(**{**required, **{p: OTHER[p] for p in group}}, name="this_one", dtype="float64", trainable=False)
+        first = cls(**{**required, **{p: other[p] for p in group}}, name="this_one", dtype="float64", trainable=False)
         second = cls.from_config(json.loads(json.dumps(first.get_config())))
         assert second.get_config() == first.get_config()
         assert (second.name, second.dtype, second.trainable) == ("this_one", "float64", False)

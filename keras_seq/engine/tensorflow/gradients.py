@@ -83,6 +83,19 @@ def _differentiable_backward(recurrence, args, cotangents, residuals, backward, 
     return custom_gradient(run, [*args, *cotangents])
 
 
+def custom_gradient_decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `keras.ops.custom_gradient`, of a function with one result; TensorFlow forgets of it when the graph goes."""
+
+    def run(*args):
+        def listed(*given):
+            result, gradient = function(*given)
+            return [result], gradient
+
+        return custom_gradient(listed, [tf.convert_to_tensor(x) for x in args])[0]
+
+    return run
+
+
 def custom_gradient(function, args):
     """`function(*args)`, of `(results, gradient)`, with this gradient, of which TensorFlow forgets when the graph goes."""
     results = tf.custom_gradient(function)(*args)
