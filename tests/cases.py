@@ -197,7 +197,7 @@ KINDS = [
     Case("ResidualRNN", {"recurrent": False}),
     Case("MinGRU"),
     Case("LinearRNN", {"transition": "full"}),
-    Case("LRU", {"outputs": 2, "r_min": 0.5}),
+    Case("LRU", {"outputs": 2, "use_bias": True, "r_min": 0.5}),
     Case("NARX", GAPS, targets=True),
     Case("NARX", {**GAPS, "closed": True}),
     Case("AR", {"units": None, "outputs": 2, "output_delays": [2, 3], "closed": True}),
@@ -229,7 +229,7 @@ FURTHER = [
     Case("MinLSTM", {"normalize": False, "activation": "tanh", "use_bias": False, "zoneout": 0.25}),
     Case("LinearRNN", {"stable": True, "outputs": 2, "output_activation": "tanh", "zoneout": 0.25}),
     Case("LinearRNN", {"activation": "softsign", "use_bias": False}),
-    Case("LRU", {"use_bias": True, "activation": "tanh", "r_max": 0.9, "max_phase": 1.0, "zoneout": 0.25}),
+    Case("LRU", {"activation": "tanh", "r_max": 0.9, "max_phase": 1.0, "zoneout": 0.25}),
     Case("NARX", {**GAPS, "units": None}, targets=True),
     Case(
         "NARX", {"units": None, "use_bias": False, "output_activation": "tanh", "input_delays": [1, 2], "closed": True}

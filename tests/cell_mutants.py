@@ -1,7 +1,7 @@
 """Mutants of the cells: where something changes and how, and in which cases a check must see it."""
 
 from cases import BUILT_IN, CASES, KINDS
-from mutants import argument, call, choice, constant, display, item, loop, op, statement
+from mutants import argument, call, calls, choice, constant, display, item, loop, op, statement
 
 import keras_seq
 from keras_seq.cells import lstm, narx
@@ -148,6 +148,12 @@ GROUPS = [
     ),
     (keras_seq.ResidualRNNCell, "step", layers("ResidualRNN"), [(op("+", nth=1), "{1}")]),
     (keras_seq.ResidualRNNCell, "states_before", having(recurrent=False), [(call("concatenate"), "{0.1.0}")]),
+    (keras_seq.MinGRUCell, "coefficients", layers("MinGRU"), [(op("-"), "{1}"), (op("*"), "{1}")]),
+    (keras_seq.MinLSTMCell, "coefficients", layers("MinLSTM")[:1], [(op("-", "log_sigmoid"), "{1} - {0}"), (op("*"), "{1}")]),
+    (keras_seq.LinearRNNCell, "step", having(stable=True), [(op("*"), "{1}")]),
+    (keras_seq.LRUCell, "step", layers("LRU"), [(op("-"), "{0} + {1}")]),
+    (keras_seq.LRUCell, "multiplier", layers("LRU"), [(call("cos"), calls("ops.sin")), (op("neg"), "{0}")]),
+    (keras_seq.LRUCell, "_driven", layers("LRU"), [(op("*"), "{1}")]),
     (
         keras_seq.FeedbackCell,
         "step",

@@ -13,12 +13,12 @@ from keras import ops, tree
 from mutants import call, caught, choice, label, loop, mutate, op, proxy, statement
 
 import keras_seq
-from keras_seq.cells import attention, base, gated, gru, lstm, narx, simple
+from keras_seq.cells import attention, base, gated, gru, linear, lstm, narx, simple
 from keras_seq.layers import rnn
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
-MODULES = [attention, gru, lstm, narx, simple]
+MODULES = [attention, gru, linear, lstm, narx, simple]
 HELD = [c for c in KINDS if c.gated]
 ZONED = having(zoneout=bool)
 

@@ -58,6 +58,8 @@ MAY_BE = {
     **{name: {"(1, 2)"} for name in ("input_delays", "output_delays", "dilations", "context", "pad_to")},
     **{name: {"None"} for name in ("merge_mode", "reduction", "features")},
     "use_cudnn": {"True"},
+    "r_min": {"0"},
+    "max_phase": {"1.5"},
     "documents": {"(1, 2)", "array"},
     "signal": {"-1", "0", "1.5", "nan", "-0.5", "[]", "(1, 2)", "array"},
     "classes": {"-1", "0", "(1, 2)", "array"},

@@ -367,10 +367,15 @@ class LRUCell(GatedCell):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        starts = {"nu": self._ring_radii, "theta": self._ring_angles, "log_gamma": self._size_kept}
-        for name, start in starts.items():  # in this order: gamma is of nu
-            given = getattr(self, f"{name}_initializer")
-            setattr(self, name, self.add_weight(name=name, shape=(self.units,), initializer=given or start))
+        radii = self.nu_initializer or self._ring_radii(initializers.RandomUniform(1e-6, 1 - 1e-6))
+        starts = {
+            "nu": radii,
+            "theta": self.theta_initializer or self._ring_angles,
+            "log_gamma": self.log_gamma_initializer or self._size_kept(radii),
+        }
+        self.nu, self.theta, self.log_gamma = (
+            self.add_weight(name=name, shape=(self.units,), initializer=start) for name, start in starts.items()
+        )
         spread = self.output_initializer or initializers.RandomNormal(stddev=self.units**-0.5)
         self.output_kernel = self.add_weight(
             name="output_kernel", shape=(2 * self.units, self.output_size), initializer=spread
@@ -379,17 +384,25 @@ class LRUCell(GatedCell):
             name="skip_kernel", shape=(input_shape[-1], self.output_size), initializer=self.skip_initializer
         )
 
-    def _ring_radii(self, shape, dtype=None):
-        """nu of radii, so that the ring is filled evenly."""
-        share = keras.random.uniform(shape, 1e-6, 1 - 1e-6, dtype=dtype)
-        return ops.log(-0.5 * ops.log(share * (self.r_max**2 - self.r_min**2) + self.r_min**2))
+    def _ring_radii(self, drawn):
+        """A start of nu, of radii that fill the ring evenly."""
+
+        def start(shape, dtype=None):
+            square = drawn(shape, dtype=dtype) * (self.r_max**2 - self.r_min**2) + self.r_min**2
+            return ops.log(-0.5 * ops.log(square))
+
+        return start
 
     def _ring_angles(self, shape, dtype=None):
-        return ops.log(self.max_phase * keras.random.uniform(shape, 1e-6, 1, dtype=dtype))
+        return ops.log(self.max_phase * initializers.RandomUniform(1e-6, 1.0)(shape, dtype=dtype))
 
-    def _size_kept(self, shape, dtype=None):
-        """The logarithm of sqrt(1 - |lambda|^2)."""
-        return ops.cast(0.5 * ops.log1p(-ops.exp(-2 * ops.exp(ops.cast(self.nu, dtype)))), dtype)
+    def _size_kept(self, radii):
+        """A start of log gamma, the logarithm of sqrt(1 - |lambda|^2); an initializer of Keras gives the same values again."""
+
+        def start(shape, dtype=None):
+            return 0.5 * ops.log1p(-ops.exp(-2 * ops.exp(radii(shape, dtype=dtype))))
+
+        return start
 
     def project(self, inputs: Tensor) -> Any:
         return super().project(inputs), ops.matmul(inputs, self.skip_kernel)
