@@ -149,7 +149,12 @@ GROUPS = [
     (keras_seq.ResidualRNNCell, "step", layers("ResidualRNN"), [(op("+", nth=1), "{1}")]),
     (keras_seq.ResidualRNNCell, "states_before", having(recurrent=False), [(call("concatenate"), "{0.1.0}")]),
     (keras_seq.MinGRUCell, "coefficients", layers("MinGRU"), [(op("-"), "{1}"), (op("*"), "{1}")]),
-    (keras_seq.MinLSTMCell, "coefficients", layers("MinLSTM")[:1], [(op("-", "log_sigmoid"), "{1} - {0}"), (op("*"), "{1}")]),
+    (
+        keras_seq.MinLSTMCell,
+        "coefficients",
+        layers("MinLSTM")[:1],
+        [(op("-", "log_sigmoid"), "{1} - {0}"), (op("*"), "{1}")],
+    ),
     (keras_seq.LinearRNNCell, "step", having(stable=True), [(op("*"), "{1}")]),
     (keras_seq.LRUCell, "step", layers("LRU"), [(op("-"), "{0} + {1}")]),
     (keras_seq.LRUCell, "multiplier", layers("LRU"), [(call("cos"), calls("ops.sin")), (op("neg"), "{0}")]),
