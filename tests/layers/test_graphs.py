@@ -2,6 +2,9 @@
 
 import functools
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -243,6 +246,46 @@ def test_it_learns_how_far_a_node_is_from_the_first(jit_compile):
     data = tf.data.Dataset.from_tensors(one).repeat(60)
     losses = made.fit(data, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < 0.02 * losses[0]
+
+
+ON_JAX = """
+import sys
+import numpy as np
+import keras
+import keras_seq
+
+sys.modules["tensorflow"] = None  # an import of it fails
+data = np.load(sys.argv[1])
+for aggregate in ("sum", "mean", "max"):
+    layer = keras_seq.GraphRecurrent(keras_seq.SimpleRNNCell(4), 3, aggregate, 2)
+    layer.build((None, 3), (None, 2), (None,))
+    for w in layer.trainable_weights:
+        w.assign(data[w.name])
+    found = layer(data["nodes"], edges=data["edges"], types=data["types"])
+    np.testing.assert_allclose(found, data[aggregate], atol=1e-5)
+try:
+    keras_seq.TreeLSTM(2)(np.ones((1, 1, 3)), children=np.array([[[-1]]]))
+except RuntimeError as error:
+    assert "TreeLSTM: TensorFlow only" in str(error)
+    print("as on TensorFlow")
+"""
+
+
+@pytest.mark.deep
+def test_on_jax_it_gives_the_same(tmp_path):
+    layers = {aggregate: layer_of(aggregate, 2) for aggregate in ("sum", "mean", "max")}
+    weights = named_weights(layers["sum"])
+    found = {name: np.asarray(layer(NODES, edges=EDGES, types=TYPES)) for name, layer in layers.items()}
+    np.savez(tmp_path / "data.npz", nodes=NODES, edges=EDGES, types=TYPES, **weights, **found)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, tmp_path / "data.npz"],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "as on TensorFlow" in done.stdout
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------------

@@ -216,6 +216,37 @@ def test_as_many_steps_as_levels(monkeypatch):
     assert widths == [18, 6, 2]
 
 
+@kinds
+def test_in_pieces_of_levels_it_gives_the_same(kind, monkeypatch):
+    """As under XLA, which wants steps of one size: at most eight more than there are levels."""
+    layer, taken = layer_of(kind, return_nodes=True), []
+    step = type(layer.cell).step
+
+    def counted(self, projected, states, constants=()):
+        taken.append(len(projected))
+        return step(self, projected, states, constants)
+
+    given = list(map(tf.constant, trees()))
+    expected = eager(kind)
+    levels = len({*tree_levels(trees()[1], trees()[2])})
+    monkeypatch.setattr(type(layer.cell), "step", counted)
+    monkeypatch.setattr("keras_seq.engine.tensorflow.levels.compiled_by_xla", lambda: True)
+    found = differentiated(layer)(*given)
+    assert_close([found[0], *found[1]], [expected[0], *expected[1]], 1e-12)
+    *steps, last = taken
+    assert last == B * N, "in the end all nodes at once, for the gradients of weights"
+    assert set(steps) == {-(-B * N // 8)}
+    assert levels < len(steps) / 2 <= levels + 8
+
+
+def tree_levels(children, mask):
+    """Those of all nodes that are there."""
+    found = np.zeros(mask.shape, int)
+    for row, node in zip(*np.nonzero(mask), strict=True):
+        found[row, node] = max([found[row, c] + 1 for c in children[row, node] if c >= 0], default=0)
+    return found[mask].tolist()
+
+
 @pytest.mark.parametrize("arity", [None, 1])
 def test_a_chain_is_the_lstm(arity):
     x = np.random.default_rng(3).normal(size=(2, 7, D))
@@ -277,12 +308,17 @@ def test_no_tree_at_all():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16", "mixed_bfloat16"])
 def test_other_float_types(dtype):
     nodes, children, mask = trees()
+    nodes = np.where(mask[..., None], nodes, 0)
     for kind in KINDS:
-        layer = layer_of(kind, dtype)
-        found = layer(np.nan_to_num(nodes).astype("float32"), children=children, mask=mask)
+        layer, tolerance = layer_of(kind, dtype, return_nodes=True), 1e-5 if dtype == "float32" else 0.06
+        with tf.GradientTape() as tape:
+            found = layer(nodes.astype("float32"), children=children, mask=mask)
+            loss = tf.reduce_sum(tf.cast(found, "float64") * COTANGENTS)
         assert keras.backend.standardize_dtype(found.dtype) == layer.compute_dtype
-        expected = layer_of(kind)(nodes, children=children, mask=mask)
-        assert_close([tf.cast(found, "float64")], [expected], 1e-5 if dtype == "float32" else 0.06)
+        gradients = tape.gradient(loss, [w.value for w in layer.weights])
+        expected, (_, *of_weights) = eager(kind)
+        assert_close([tf.cast(found, "float64")], [expected], tolerance)
+        assert_close([tf.cast(g, "float64") for g in gradients], of_weights, tolerance)
 
 
 def test_the_mask_goes_on_with_the_nodes():
