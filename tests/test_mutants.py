@@ -93,7 +93,10 @@ def test_only_an_assertion_counts():
 
 TABLES = [
     "cell_mutants",
-    *(f"test_mutations_of_{part}" for part in ("analysis", "decoding", "floats", "layers", "models", "training")),
+    *(
+        f"test_mutations_of_{part}"
+        for part in ("analysis", "decoding", "floats", "layers", "models", "training", "trees")
+    ),
 ]
 
 

@@ -244,7 +244,7 @@ def test_it_learns_how_far_a_node_is_from_the_first(jit_compile):
     nodes[0] = 1
     one = ((nodes, np.array(PATH, "int32"), np.zeros(6, "int32")), np.arange(4, dtype="float32")[:, None] / 3)
     data = tf.data.Dataset.from_tensors(one).repeat(60)
-    losses = made.fit(data, epochs=4, verbose=0).history["loss"]
+    losses = made.fit(data, epochs=4, verbose=0, shuffle=False).history["loss"]
     assert losses[-1] < 0.02 * losses[0]
 
 
