@@ -156,7 +156,7 @@ def _faults(children, there, one_root):
     flat = ops.reshape(ops.where(inside, children + row, b * n), (-1,))
     parents = ops.segment_sum(ops.ones_like(flat), flat, b * n + 1)
     hidden = ops.logical_not(ops.take(ops.append(ops.reshape(there, (-1,)), [True]), flat))
-    several = ops.take(ops.where(ops.arange(b * n + 1) < b * n, parents, 0), flat) > 1
+    several = ops.take(ops.where(ops.arange(b * n + 1, dtype="int32") < b * n, parents, 0), flat) > 1
     found = [
         ("a node's number below n, or -1 for none", ops.logical_or(children < -1, children >= n)),
         ("every child before its node", ops.logical_and(inside, children >= number[:, None])),
