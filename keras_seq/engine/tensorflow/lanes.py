@@ -18,7 +18,7 @@ from keras_seq.engine.tensorflow._tensorflow import compiled_by_xla
 from keras_seq.engine.tensorflow.arrays import loop, size
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
-COMPILED, INTERPRETED, LARGE = 3e5, 3e6, 5e7
+COMPILED, INTERPRETED, LARGE = 2.5e5, 3e6, 5e7
 """Operations of one product: where two lanes begin to pay, in a program of XLA and in a graph, and where they cease to."""
 
 
