@@ -111,13 +111,15 @@ def read_back(data, count):
 
 @pytest.mark.parametrize(("length", "rows", "steps"), [(13, 2, 3), (14, 3, 4), (30, 4, 5), (9, 8, 1), (20, 1, 19)])
 def test_one_array_in_streams(length, rows, steps):
-    streams = read_back(stream_batches(np.arange(1, length + 1), rows, steps), rows)
+    data = stream_batches(np.arange(1, length + 1), rows, steps)
+    streams = read_back(data, rows)
     assert all(len(row) == 1 for row in streams)
     tokens, targets = ([token for row in streams for token in row[0][i]] for i in (0, 1))
     assert tokens == list(range(1, length))
     assert targets == list(range(2, length + 1))
     lengths = [len(row[0][0]) for row in streams]
     assert max(lengths) - min(lengths) <= 1
+    assert len(data) == -(-max(lengths) // steps), "no chunk of nothing but padding"
 
 
 def test_documents_in_streams():
