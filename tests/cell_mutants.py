@@ -46,6 +46,7 @@ TAPPED_NARX = [c for c in KINDS if c.layer == "NARX"]
 OPEN_JORDAN = [c for c in layers("Jordan") if c.targets]
 READING_OUT = [c for c in layers("SimpleRNN", "Elman") if CELLS[c.name].outputs]
 GRUS = [c for c in CASES if c.gated is GRU]
+NORMALISED = [c for c in layers("LSTM") if CELLS[c.name].normalize]
 
 # owner, name of the function, cases, and [(place, change)]
 GROUPS = [
@@ -63,7 +64,7 @@ GROUPS = [
     (
         LSTM,
         "step",
-        having(normalize=True),
+        NORMALISED,
         [
             (op("*", "recurrent_gain"), "{0}"),
             (call(None, within=op("*", "recurrent_gain")), "{0}"),
@@ -75,10 +76,10 @@ GROUPS = [
     (
         LSTM,
         "project",
-        having(normalize=True),
+        NORMALISED,
         [(op("*", "input_gain"), "{0}"), (call(None, nth=0, within=op("*", "input_gain")), "{0}")],
     ),
-    (lstm, "_normalized", having(normalize=True), [(constant(1e-5), "1e-3")]),
+    (lstm, "_normalized", NORMALISED, [(constant(1e-5), "1e-3")]),
     (LSTM, "step", having(projection=bool), [(call("dot", "projection_kernel"), "{0}[:, : self.projection]")]),
     (LSTM, "step", having(candidate_activation=bool), [(op("or", "candidate_activation"), "{1}")]),
     (LSTM, "step", having(cell_activation=bool), [(op("or", "cell_activation"), "{1}")]),

@@ -175,7 +175,7 @@ def _rates(cell):
 def test_what_zoneout_leaves_is_not_in_the_output(monkeypatch):
     mutate(monkeypatch, base.Cell, "run_step", statement(op("is"), within=loop()), "pass")
     for case in ZONED:
-        if case.layer != "Jordan":
+        if case.layer not in ("Jordan", "LRU"):  # whose output is no state
             caught(conformance.check_oracle, case)
 
 
