@@ -104,6 +104,7 @@ TABLES = [
 def test_every_place_of_the_tables_is_in_the_package(table, monkeypatch):
     """A function that has another name now is missed here, in seconds, not in the long tests alone."""
     module = importlib.import_module(table)
+    assert module.MUTANTS
     for owner, name, place, change, *_ in [*module.MUTANTS, *getattr(module, "EQUIVALENTS", [])]:
         with monkeypatch.context() as context:
             mutate(context, owner, name, place, change)

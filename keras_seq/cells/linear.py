@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import activations, initializers, ops
+from keras import initializers, ops
 
 from keras_seq.arguments import boolean, named, one_of, positive_integer
 from keras_seq.cells.floats import long_type
@@ -41,7 +41,7 @@ class _Elementwise:
     def states_before(self, forced: bool) -> Callable[..., Any] | None:
         def before(projected, states, targets):
             a, b = self.coefficients(projected)
-            return (_before(lambda a, b, h: linear_recurrence(a, b, h), a, b, states[0]),)
+            return (_before(linear_recurrence, a, b, states[0]),)
 
         return before
 
@@ -340,7 +340,7 @@ class LRUCell(GatedCell):
         skip_initializer: Initializer = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
-        super().__init__(units, activation=named(activations, "activation", activation), use_bias=use_bias, **kwargs)
+        super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
         self.outputs = None if outputs is None else positive_integer("outputs", outputs)
         for name, value in (("r_min", r_min), ("r_max", r_max), ("max_phase", max_phase)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -194,8 +194,7 @@ class Rewriting(abc.ABC):
         for flag in ("return_state", "return_internals"):
             if getattr(layer, flag, False):
                 raise ValueError(f"{layer.name}: expected {flag}=False in a model that is run {self.way}, got True")
-        if layer.not_stepwise:
-            raise ValueError(f"{layer.name}: expected a layer that can be run step by step; {layer.not_stepwise}")
+        layer._check_stepwise()
         if id(layer) not in self._forms:
             self._forms[id(layer)] = self.form(layer)
         given = [sequences, *self.further, *self._states(layer)]

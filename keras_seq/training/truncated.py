@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_seq.arguments import positive_integer
+from keras_seq.arguments import needs_tensorflow, positive_integer
 from keras_seq.layers.chunks import Chunks, first_state
 from keras_seq.shapes import fits
 from keras_seq.training.carries_states import CarriesStates
@@ -85,8 +85,7 @@ class TruncatedBPTT(CarriesStates, keras.Model):
         pointwise: Sequence[str | keras.layers.Layer] = (),
         **kwargs: Any,
     ) -> None:
-        if keras.config.backend() != "tensorflow":
-            raise RuntimeError(f"TruncatedBPTT: expected Keras on TensorFlow, got {keras.config.backend()}")
+        needs_tensorflow("TruncatedBPTT")
         super().__init__(**{"dtype": getattr(model, "dtype_policy", None), **kwargs})
         self.steps = positive_integer("steps", steps)
         self.pointwise = [getattr(p, "name", p) for p in pointwise]
