@@ -26,6 +26,7 @@ from keras_seq.models import (
 from keras_seq.training import (
     BlockIdentity,
     GradientMonitor,
+    PinballLoss,
     SpectralRadiusConstraint,
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
@@ -115,6 +116,9 @@ def classes():
     found["stream_batches"] = (stream_batches, {"documents": np.arange(1, 14), "rows": 1, "steps": 1})
     found["Perplexity"] = (metrics.Perplexity, {})
     found["CTCLoss"] = (decoding.CTCLoss, {})
+    found["PinballLoss"] = (PinballLoss, {})
+    for split in (analysis.block_split, analysis.interleaved_split):
+        found[split.__name__] = (split, {"steps": 40})
     for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
         found[cls.__name__] = (cls, {})
     found["GradientMonitor"] = (GradientMonitor, {"data": (np.zeros((2, 3)), np.zeros(2))})

@@ -80,8 +80,8 @@ class NARXCell(FeedbackCell):
         super().__init__(outputs if units is None else units, outputs, **kwargs)
         self.units = None if units is None else self.units
         self.exogenous = boolean("exogenous", exogenous)
-        self.input_delays = _delays("input_delays", input_delays, 0)
-        self.output_delays = _delays("output_delays", output_delays, 1)
+        self.input_delays = delays_of("input_delays", input_delays, 0)
+        self.output_delays = delays_of("output_delays", output_delays, 1)
         self.network = network
         if network is not None and not isinstance(network, keras.layers.Layer):
             raise TypeError(f"network: expected a Keras layer or None, got {network!r}")
@@ -212,7 +212,7 @@ class ARCell(NARXCell, exogenous=False, input_delays=1):
     """
 
 
-def _delays(name, value, least):
+def delays_of(name, value, least):
     """The delays, rising: `value` of them from `least` on, or those listed."""
     several = isinstance(value, (list, tuple, range))
     numbers_given = list(value) if several else [value]

@@ -2,6 +2,7 @@
 
 from keras_seq.training.monitor import GradientMonitor
 from keras_seq.training.online import OnlineLearner
+from keras_seq.training.quantiles import PinballLoss
 from keras_seq.training.remedies import (
     BlockIdentity,
     SpectralRadiusConstraint,
@@ -18,6 +19,7 @@ __all__ = [
     "BlockIdentity",
     "GradientMonitor",
     "OnlineLearner",
+    "PinballLoss",
     "SnAp1",
     "SpectralRadiusConstraint",
     "SpectralRadiusInitializer",

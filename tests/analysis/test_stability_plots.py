@@ -1,4 +1,4 @@
-"""Pictures of stability: what is drawn is what was given, each in the Axes it was given, and readable without colour."""
+"""Pictures: what is drawn is what was given, each in the Axes it was given, and readable without colour."""
 
 import math
 
@@ -10,15 +10,21 @@ from matplotlib.figure import Figure
 import keras_seq
 from keras_seq import analysis
 from keras_seq.analysis import (
+    fit_arx,
+    forecast_errors,
     gradient_flow,
     lyapunov_spectrum,
     memory_curves,
+    plot_correlation,
+    plot_forecast_errors,
+    plot_forecasts,
     plot_gate,
     plot_gradient_flow,
     plot_lyapunov_spectrum,
     plot_memory_curves,
     plot_spectrum,
     plot_state_gradients,
+    residual_tests,
 )
 
 RNG = np.random.default_rng(0)
@@ -42,6 +48,7 @@ def spectrum(layer):
     return lyapunov_spectrum(layer, X)
 
 
+TESTS, AR = residual_tests(X[0, :, 0], X[0, :, 1], lags=8), fit_arx(X[0, :, 0], output_delays=2)
 GATES = {"forget_gate": RNG.uniform(size=(2, 5, 3)), "cell": RNG.normal(size=(2, 5, 3))}
 
 
@@ -54,6 +61,11 @@ def drawn(flow, spectrum):
         "plot_state_gradients": lambda ax: plot_state_gradients([RNG.normal(size=(2, 7, 3))] * 2, names="hc", ax=ax),
         "plot_lyapunov_spectrum": lambda ax: plot_lyapunov_spectrum(spectrum, ax=ax),
         "plot_gate": lambda ax: plot_gate(GATES, symbols="hello", ax=ax),
+        "plot_correlation": lambda ax: plot_correlation(TESTS.correlations["residual, input"], ax=ax),
+        "plot_forecast_errors": lambda ax: plot_forecast_errors(
+            forecast_errors({"AR": AR}, X[0, :, 0], horizons=[1, 2, 3]), ax=ax
+        ),
+        "plot_forecasts": lambda ax: plot_forecasts(X, {"other": X[:, 10:] + 1}, known=10, ax=ax),
     }
 
 

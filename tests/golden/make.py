@@ -27,6 +27,7 @@ from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel,
 from keras_seq.training import (
     BlockIdentity,
     OnlineLearner,
+    PinballLoss,
     SpectralRadiusConstraint,
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
@@ -444,6 +445,11 @@ RECIPES = {
         lambda: dense(5, keras.layers.Masking(), loss=CTCLoss(blank=2, zero_infinity=True, reduction="none")),
         (loss,),
         FRAMES,
+    ),
+    "PinballLoss": Recipe(
+        lambda: dense(3, loss=PinballLoss([0.2, 0.5, 0.9], reduction="none")),
+        (loss,),
+        {**FRAMES, "y": FRAMES["x"][..., :1]},
     ),
     "Perplexity": Recipe(lambda: dense(5, metrics=[Perplexity(pad=2)]), (evaluated,), {**FRAMES, **TARGETS}),
     "BitsPerCharacter": Recipe(
