@@ -186,12 +186,13 @@ def test_another_attribute_is_refused_by_name():
     ("call", "extra"),
     [
         (lambda: keras_seq.analysis.plot_alignment([[1.0]]), "plots"),
+        (lambda: keras_seq.analysis.residual_tests([0.0, 1.0, 0.0], lags=1), "analysis"),
         (lambda: keras_seq.metrics.corpus_bleu(["a"], [["a"]]), "scores"),
         (lambda: importlib.reload(keras_seq.datasets.dates), "datasets"),
     ],
 )
 def test_what_a_plain_install_lacks_is_named_with_its_extra(call, extra, monkeypatch):
-    for package in ("matplotlib", "sacrebleu", "tensorflow_datasets"):
+    for package in ("matplotlib", "sacrebleu", "scipy", "tensorflow_datasets"):
         for name in [name for name in sys.modules if name.split(".")[0] == package]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)

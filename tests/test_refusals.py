@@ -62,6 +62,7 @@ MAY_BE = {
     "r_min": {"0"},
     "max_phase": {"1.5"},
     "documents": {"(1, 2)", "array"},
+    "shares": {"(1, 2)", "array"},
     "signal": {"-1", "0", "1.5", "nan", "-0.5", "[]", "(1, 2)", "array"},
     "classes": {"-1", "0", "(1, 2)", "array"},
 }
