@@ -93,8 +93,8 @@ def residual_tests(
     passes the first two tests.
 
     Residuals one step ahead are what these tests are for. Those of a free run are not white even where the model is the
-    plant. MATLAB's `ploterrcorr` and `plotinerrcorr` show the same sums undivided, of means not taken away, so that lag 0
-    is the mean squared error.
+    plant. MATLAB's `ploterrcorr` and `plotinerrcorr` are not divided by the variances: `ploterrcorr` has the mean squared
+    error at lag 0, and limits of 2 / sqrt(n) times that.
 
     Args:
         residuals: (t,), (t, k) for k outputs, or rows (b, t, k), each with itself alone, summed over rows.
