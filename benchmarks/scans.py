@@ -5,6 +5,8 @@ python benchmarks/scans.py --lengths 1024 8192 --runs 3
 """
 
 import argparse
+import functools
+import operator
 import re
 import time
 
@@ -14,7 +16,7 @@ import tensorflow as tf
 import timing
 
 import keras_seq
-from keras_seq.engine import linear
+from keras_seq.engine import pairs
 
 ROWS, WIDTH = 2, 64
 CELLS = {
@@ -62,7 +64,7 @@ def least(function, x, runs):
 def levels(length, rows=1, width=4):
     """Kernels that depend on one another, one after the other, in the program that XLA makes of the recurrence by pairs."""
     a, b = (tf.random.uniform((length, rows, width)) for _ in range(2))
-    function = tf.function(linear._by_pairs, jit_compile=True)
+    function = tf.function(functools.partial(pairs.recurrence_by_pairs, times=operator.mul), jit_compile=True)
     text = function.experimental_get_compiler_ir(a, b, b[0])(stage="optimized_hlo")
     entry = text[text.index("\nENTRY") :].split("\n}")[0]
     depth = {}

@@ -21,7 +21,8 @@ FURTHER = """
 from collections.abc import Sequence
 from typing import Literal
 import keras
-from keras_seq.typing import Activation, Constraint, DType, Initializer, Regularizer, Shape
+from keras_seq.layers.newton import Newton
+from keras_seq.typing import Activation, Config, Constraint, DType, Initializer, Regularizer, Shape
 """
 """What the annotations of these constructors may name, besides what their modules import."""
 

@@ -26,6 +26,7 @@ SURFACE = {
         "MinLSTMCell",
         "LRUCell",
         "NARX",
+        "Newton",
         "RNN",
         "TCN",
         "TDNN",

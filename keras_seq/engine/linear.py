@@ -1,10 +1,13 @@
-"""Linear recurrences, h_t = a_t h_{t-1} + b_t and h_t = h_{t-1} K + b_t, for all t at once."""
+"""Linear recurrences, h_t = a_t h_{t-1} + b_t and h_t = h_{t-1} K + b_t, for all t at once, with their gradients."""
+
+import operator
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_seq.engine.backend import complex_of, custom_gradient, linear_loop, linear_loop_is_cheap
+from keras_seq.engine.pairs import by_doubling, recurrence_by_pairs
 
 CHUNK = 32
 
@@ -72,7 +75,9 @@ def _differentiable(forward, pullback):
 
 
 def _varying_forward(a, b, initial):
-    return linear_loop(a, b, initial) if linear_loop_is_cheap() else _by_pairs(a, b, initial)
+    if linear_loop_is_cheap():
+        return linear_loop(a, b, initial, operator.mul)
+    return recurrence_by_pairs(a, b, initial, operator.mul, _concatenate)
 
 
 def _varying_pullback(h, a, b, initial, delta):
@@ -98,29 +103,11 @@ def _backwards(following, delta, initial):
     return ops.flip(linear_recurrence(following, ops.flip(delta, 0), ops.zeros_like(initial)), 0)
 
 
-def _by_pairs(a, b, initial):
-    b = _concatenate([b[:1] + a[:1] * initial, b[1:]], axis=0)
-    return _doubling_of_unknown_length(a, b) if b.shape[0] is None else _joined_pairs(a, b)
-
-
 def _concatenate(tensors, axis):
     """`ops.concatenate`, which makes complex64 of complex128."""
     if "complex" not in keras.backend.standardize_dtype(tensors[0].dtype):
         return ops.concatenate(tensors, axis=axis)
     return complex_of(*(ops.concatenate([part(x) for x in tensors], axis=axis) for part in (ops.real, ops.imag)))
-
-
-def _joined_pairs(a, h):
-    """From zero: the recurrence over pairs of steps is half as long, and gives every second h."""
-    time = h.shape[0]
-    if time == 1:
-        return h
-    even = time - time % 2
-    odd = _joined_pairs(a[1::2] * a[:even:2], h[1::2] + a[1::2] * h[:even:2])
-    later = h[2::2] + a[2::2] * odd[: (time - 1) // 2]
-    first = _concatenate([h[:1], later], axis=0)[: even // 2]
-    pairs = ops.reshape(_concatenate([first[:, None], odd[:, None]], axis=1), (even, *ops.shape(h)[1:]))
-    return pairs if time == even else _concatenate([pairs, later[-1:]], axis=0)
 
 
 def matrix_recurrence(kernel, b, initial):
@@ -206,7 +193,7 @@ def _doubling(a, b, initial):
     h = _concatenate([b[:1] + (a if number else a[:1]) * initial, b[1:]], axis=0)
     time = h.shape[0]
     if time is None:
-        return _doubling_of_unknown_length(ops.full_like(h, a) if number else a, h)
+        return by_doubling(ops.full_like(h, a) if number else a, h, operator.mul)
     stride = 1
     while stride < time:
         h = h + a * _later(h, stride)
@@ -218,22 +205,6 @@ def _doubling(a, b, initial):
 def _later(x, stride):
     """`x` moved on by so many steps, zeros coming in."""
     return ops.pad(x[:-stride], [(stride, 0), *[(0, 0)] * (len(x.shape) - 1)])
-
-
-def _doubling_of_unknown_length(a, h):
-    time = ops.shape(h)[0]
-    steps = ops.reshape(ops.arange(time, dtype="int32"), (-1, *[1] * (len(h.shape) - 1)))
-
-    def double(stride, a, h):
-        def later(x):
-            moved, there = ops.roll(x, stride, axis=0), steps >= stride
-            if "complex" in keras.backend.standardize_dtype(x.dtype):  # of these `where` makes complex64
-                return moved * ops.cast(there, x.dtype)
-            return ops.where(there, moved, ops.zeros_like(x))
-
-        return 2 * stride, a * later(a), h + a * later(h)
-
-    return ops.while_loop(lambda stride, *_: stride < time, double, (1, a, h))[2]
 
 
 _varying = _differentiable(_varying_forward, _varying_pullback)

@@ -163,3 +163,17 @@ def capture_every(name):
     """While this context is entered, its value is a list of all that is exposed under this name, by several steps too."""
     with _local_value("gathered", (name, [])) as (_, found):
         yield found
+
+
+@contextlib.contextmanager
+def capture_solutions():
+    """While this context is entered, its value is a list of what solvers report, a dict for each of their runs."""
+    with _local_value("solutions", []) as found:
+        yield found
+
+
+def report_solution(**values):
+    """Say how a solver fared, to who listens."""
+    listening = getattr(_local, "solutions", None)
+    if listening is not None:
+        listening.append(values)

@@ -4,6 +4,7 @@ from keras_seq.layers.bidirectional import Bidirectional
 from keras_seq.layers.brackets import format_trees, parse_trees
 from keras_seq.layers.graph import GraphRecurrent
 from keras_seq.layers.narx import AR, NARX
+from keras_seq.layers.newton import Newton
 from keras_seq.layers.pooling import LastStep, MaskedMax, MaskedMean
 from keras_seq.layers.recurrent import (
     GRU,
@@ -48,6 +49,7 @@ __all__ = [
     "MaskedMean",
     "MinGRU",
     "MinLSTM",
+    "Newton",
     "NoForgetLSTM",
     "PeepholeLSTM",
     "RecursiveNN",

@@ -1,10 +1,11 @@
 # Written by tests/stubs.py, from constructors that are made at run time.
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 
 from keras_seq.layers.cell_layer import CellLayer
+from keras_seq.layers.newton import Newton
 from keras_seq.typing import Activation, Config, Constraint, DType, Initializer, Regularizer, Shape, Tensor
 
 class NARX(CellLayer):
@@ -46,6 +47,7 @@ class NARX(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         closed: bool = False,
         name: str | None = ...,
@@ -111,6 +113,7 @@ class AR(NARX):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         closed: bool = False,
         name: str | None = ...,

@@ -3,7 +3,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from keras_seq.layers.cell_layer import CellLayer
-from keras_seq.typing import Activation, Constraint, DType, Initializer, Regularizer, Shape
+from keras_seq.layers.newton import Newton
+from keras_seq.typing import Activation, Config, Constraint, DType, Initializer, Regularizer, Shape
 
 class SimpleRNN(CellLayer):
     def __init__(
@@ -41,6 +42,7 @@ class SimpleRNN(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         name: str | None = ...,
         dtype: DType = ...,
         trainable: bool = ...,
@@ -86,6 +88,7 @@ class Elman(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -133,6 +136,7 @@ class Jordan(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -174,6 +178,7 @@ class ResidualRNN(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -231,6 +236,7 @@ class LSTM(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         name: str | None = ...,
         dtype: DType = ...,
         trainable: bool = ...,
@@ -284,6 +290,7 @@ class PeepholeLSTM(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -338,6 +345,7 @@ class CoupledLSTM(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -392,6 +400,7 @@ class NoForgetLSTM(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -437,6 +446,7 @@ class GRU(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         name: str | None = ...,
         dtype: DType = ...,
         trainable: bool = ...,
@@ -483,6 +493,7 @@ class LinearRNN(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -523,6 +534,7 @@ class MinGRU(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -564,6 +576,7 @@ class MinLSTM(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,
@@ -613,6 +626,7 @@ class LRU(CellLayer):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         activity_regularizer: Regularizer = None,
         name: str | None = ...,
         dtype: DType = ...,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops, regularizers, tree
@@ -16,6 +16,7 @@ from keras_seq.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
 from keras_seq.cells.of_keras import with_own_masks, with_perturbations
+from keras_seq.layers.newton import Newton, solver_of
 from keras_seq.layers.streamable import PreparedConstants, Streamable
 from keras_seq.masking import last_real, where_rows
 from keras_seq.shapes import as_long, check_sequences, fits, shapes_of_states, spec_of, static
@@ -57,6 +58,8 @@ class RNN(Streamable, keras.layers.RNN):
             first step that is read; None for no cut.
         checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
             run the steps between again: memory as sqrt(t) (or k + t / k), the same gradients, about a third more time.
+        solver: None for a loop over time; "newton" or a `keras_seq.Newton` to find the states of all steps at once, by
+            iterations whose depth grows as log(t): see there where it pays.
         **kwargs: `name`, by default with the name of the cell, where Keras has no such cell; `dtype`, `trainable`,
             `activity_regularizer`; and, for the first layer of a `keras.Sequential` without an Input, `input_shape` (t, d), or
             `input_dim` d, with or without `input_length` t.
@@ -102,6 +105,7 @@ class RNN(Streamable, keras.layers.RNN):
         return_internals: bool = False,
         truncate: int | None = None,
         checkpoint: bool = False,
+        solver: Newton | Literal["newton"] | Config | None = None,
         **kwargs: Unpack[SequenceArguments],
     ) -> None:
         _check_cell(cell)
@@ -129,6 +133,9 @@ class RNN(Streamable, keras.layers.RNN):
                     f"{name}: expected {None if name == 'truncate' else False} where the engine does not run (another "
                     f"backend than TensorFlow, unroll=True, a cell that is no keras_seq.Cell), got {getattr(self, name)}"
                 )
+        self.solver = solver_of(solver)
+        if self.solver is not None:
+            self._check_solver()
         self.input_spec = keras.layers.InputSpec(ndim=3)
         if "constants" not in self.call_signature_parameters:  # a subclass with the call that Keras's layers have
             self.build.__signature__ = inspect.signature(super().build)  # type: ignore[attr-defined]
@@ -275,6 +282,7 @@ class RNN(Streamable, keras.layers.RNN):
                 independent_rows=not cell.couples_batch and (cell.batched_constants or not cell.constant_names),
                 truncate=self.truncate,
                 checkpoint=self.checkpoint,
+                solver=None if self.solver is None else self.solver.computing_in(cell.compute_dtype),
                 states_before=functions.states_before if known else None,
             )
         mask = ops.flip(mask, axis=1) if self.go_backwards and mask is not None else mask
@@ -402,7 +410,25 @@ class RNN(Streamable, keras.layers.RNN):
 
     def get_config(self) -> Config:
         own = {name: getattr(self, name) for name in ("return_internals", "truncate", "checkpoint")}
-        return {**super().get_config(), **own}
+        solver = None if self.solver is None else keras.saving.serialize_keras_object(self.solver)
+        return {**super().get_config(), **own, "solver": solver}
+
+    def _check_solver(self):
+        """A ValueError where the states cannot be found by iterations over all steps."""
+        wrong = {
+            "where the engine does not run (another backend than TensorFlow, a cell that is no keras_seq.Cell)": (
+                engine.scan is None or not isinstance(self.cell, Cell)
+            ),
+            "with unroll=True": self.unroll,
+            "with checkpoint=True, as no loop keeps anything": self.checkpoint,
+            "with truncate, as all steps are one": self.truncate is not None,
+            "for a cell whose rows are not independent": getattr(self.cell, "couples_batch", False),
+            "for a cell whose constants have no batch axis": (
+                bool(getattr(self.cell, "constant_names", ())) and not self.cell.batched_constants
+            ),
+        }
+        for reason in (reason for reason, holds in wrong.items() if holds):
+            raise ValueError(f"solver: expected None {reason}, got {self.solver}")
 
     def _check(self, sequences, initial_state, mask, constants, targets):
         if self.unroll and static(sequences.shape[1]) is None:

@@ -88,11 +88,12 @@ OTHER = {
     "return_internals": True,
     "truncate": 3,
     "checkpoint": True,
+    "solver": keras_seq.Newton(jacobian="diagonal", damping=0.25),
 }
 # arguments that cannot all have another value at once, and those that never can
 ALONE = {
     *("coupled", "input_gate", "forget_gate", "output_gate", "full_gate_recurrence", "recurrent", "recurrent_dropout"),
-    *("zoneout", "network", "exogenous", "unroll", "transition"),
+    *("zoneout", "network", "exogenous", "unroll", "transition", "solver"),
 }
 NEVER = {
     "CoupledLSTM": {"input_gate", "forget_gate"},

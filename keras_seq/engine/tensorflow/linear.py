@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from keras_seq.engine.tensorflow._tensorflow import compiled_by_xla
@@ -18,13 +21,13 @@ def complex_of(real: tf.Tensor, imaginary: tf.Tensor) -> tf.Tensor:
     return tf.complex(real, imaginary)
 
 
-def linear_loop(a: tf.Tensor, b: tf.Tensor, initial: tf.Tensor) -> tf.Tensor:
-    """h_t = a_t * h_{t-1} + b_t, (t, b, u)."""
+def linear_loop(a: tf.Tensor, b: tf.Tensor, initial: tf.Tensor, times: Callable[..., Any]) -> tf.Tensor:
+    """h_t = times(a_t, h_{t-1}) + b_t, (t, ...)."""
     time = size(b, 0)
     factors, terms = unstack(a, time), unstack(b, time)
 
     def body(index, h, found):
-        (now,) = like([factors.read(index) * h + terms.read(index)], [h])
+        (now,) = like([times(factors.read(index), h) + terms.read(index)], [h])
         return index + 1, now, found.write(index, now)
 
     return loop(time, body, (initial, stack(initial, time)))[2].stack()

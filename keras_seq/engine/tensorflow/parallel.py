@@ -7,6 +7,7 @@ memory that lets no gradient through its states, from the forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -44,24 +45,15 @@ def backward(
 
 def _run(recurrence, states_before):
     """As `run`, with the states before each step from `states_before(projected, real steps)`."""
-    inputs, mask = recurrence.time_major()
-    if recurrence.go_backwards:
-        inputs = tf.nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
-        mask = None if mask is None else tf.reverse(mask, [0])
+    projected, mask = project_in_order(recurrence)
     real = None if mask is None else RealSteps(mask)
-    projected = recurrence.project(recurrence.weights, inputs)
-    before = states_before(projected, real)
-    time = tf.shape(before[0])[0]
+    output, after = take_all_steps(recurrence, projected, states_before(projected, real))
+    return as_results(recurrence, real, output, after)
 
-    def rows(x):
-        return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
 
-    def steps(x):
-        return tf.reshape(x, tf.concat([[time, -1], tf.shape(x)[1:]], 0))
-
-    everywhere = [tf.tile(c, tf.concat([[time], tf.ones_like(tf.shape(c)[1:])], 0)) for c in recurrence.constants]
-    output, after = recurrence.take_step(tf.nest.map_structure(rows, projected), list(map(rows, before)), everywhere)
-    outputs, after = [steps(o) for o in tf.nest.flatten(output)], [steps(s) for s in after]
+def as_results(recurrence: Recurrence, real: RealSteps | None, output: Any, after: Sequence[tf.Tensor]) -> Forward:
+    """The outputs and final states from those of each step as if all steps were real, (t, b, ...)."""
+    outputs = tf.nest.flatten(output)
     if real is None:
         final = [s[-1] for s in after]
     else:
@@ -71,6 +63,42 @@ def _run(recurrence, states_before):
     outputs = [swap(o) if recurrence.return_sequences else o[-1] for o in outputs]
     structure = tf.nest.map_structure(lambda _: None, output)
     return Forward(outputs, structure, list(like(final, recurrence.states)), None)
+
+
+def project_in_order(recurrence: Recurrence) -> tuple[Any, tf.Tensor | None]:
+    """`(projection of all inputs, mask)`, both (t, b, ...) in order of processing."""
+    inputs, mask = recurrence.time_major()
+    if recurrence.go_backwards:
+        inputs = tf.nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
+        mask = None if mask is None else tf.reverse(mask, [0])
+    return recurrence.project(recurrence.weights, inputs), mask
+
+
+def take_all_steps(
+    recurrence: Recurrence, projected: Any, states_before: Sequence[tf.Tensor]
+) -> tuple[Any, list[tf.Tensor]]:
+    """`(outputs, states after)` of every step from the states before it, all (t, b, ...)."""
+    before, now, constants = as_rows(recurrence, projected, states_before)
+    output, after = recurrence.take_step(now, before, constants)
+    time = tf.shape(states_before[0])[0]
+
+    def steps(x):
+        return tf.reshape(x, tf.concat([[time, -1], tf.shape(x)[1:]], 0))
+
+    return tf.nest.map_structure(steps, output), [steps(s) for s in after]
+
+
+def as_rows(
+    recurrence: Recurrence, projected: Any, states_before: Sequence[tf.Tensor]
+) -> tuple[list[tf.Tensor], Any, list[tf.Tensor]]:
+    """`(states before, projection, constants)` of all steps as those of one step over t * b rows."""
+    time = tf.shape(states_before[0])[0]
+
+    def rows(x):
+        return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
+
+    everywhere = [tf.tile(c, tf.concat([[time], tf.ones_like(tf.shape(c)[1:])], 0)) for c in recurrence.constants]
+    return [rows(s) for s in states_before], tf.nest.map_structure(rows, projected), everywhere
 
 
 class RealSteps:

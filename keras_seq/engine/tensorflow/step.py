@@ -164,3 +164,42 @@ def step_jacobian(
         )
     found = tape.gradient(new, many, output_gradients=tf.split(identity, widths, axis=-1), unconnected_gradients="zero")
     return tf.reshape(tf.concat(found, axis=-1), (rows, n, n))
+
+
+def step_diagonal(
+    step: Callable[..., Any],
+    weights: Sequence[tf.Tensor],
+    projected: Any,
+    states: Sequence[tf.Tensor],
+    constants: Sequence[tf.Tensor],
+) -> tf.Tensor:
+    """The diagonal of `step_jacobian`, (b, n), by one step and a gradient for each state, with no product more.
+
+    Of a step that is elementwise but for its `dot`s, each of a state with blocks of square matrices, as gates are. What else
+    a step does counts as if it were so: then this is near the diagonal, not the diagonal.
+    """
+    dots: list[tuple[tf.Tensor, tf.Tensor]] = []
+    results: list[tf.Tensor] = []
+
+    def keep(x, kernel):
+        dots.append((x, tf.convert_to_tensor(kernel)))
+        results.append(tf.stop_gradient(product(*dots[-1])))
+        tape.watch(results[-1])
+        return results[-1]
+
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, intercept_dot(keep):
+        states = distinct(states)
+        tape.watch(states)
+        _, new = run_step(step, weights, projected, states, constants)
+    diagonal = []
+    for number, (state, after) in enumerate(zip(states, new, strict=True)):
+        found = tape.gradient(after, [state, *results])
+        total = zeros_unless(found[0], state)
+        for (x, kernel), delta in zip(dots, found[1:], strict=True):
+            width = state.shape[-1]
+            if delta is not None and place_among(x, states) == number and kernel.shape[-1] % width == 0:
+                through = tf.linalg.diag_part(tf.transpose(tf.reshape(kernel, (width, -1, width)), (1, 0, 2)))
+                by_block = tf.reshape(delta, (-1, kernel.shape[-1] // width, width))
+                total += tf.reduce_sum(by_block * tf.cast(through, delta.dtype), axis=1)
+        diagonal.append(total)
+    return tf.concat(diagonal, axis=-1)

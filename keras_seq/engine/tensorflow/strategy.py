@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_seq.engine.tensorflow import checkpointed, loop, parallel
+from keras_seq.engine.tensorflow import checkpointed, loop, newton, parallel
 from keras_seq.engine.tensorflow.arrays import at_least_one_step, differentiable, leading, size
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
@@ -30,6 +30,7 @@ def scan(
     states_before: Callable[..., Any] | None = None,
     truncate: int | None = None,
     checkpoint: bool = False,
+    solver: newton.Settings | None = None,
 ) -> tuple[Any, tuple[Any, ...]]:
     """Run `step` over the time axis of `inputs`; differentiable once by the fused backward, and further by autodiff.
 
@@ -62,6 +63,8 @@ def scan(
         truncate: let no gradient pass from a step to the one before it where that is the last of k, 2k, ... steps.
         checkpoint: keep of about sqrt(t) steps only the states, and run the others again for the backward pass; with
             `truncate`, of every k-th.
+        solver: how to find the states before all steps, where they are not known, by iterations over all steps at once; the
+            rows are independent then.
 
     Returns:
         `(outputs, states)`, states as a tuple.
@@ -104,6 +107,8 @@ def scan(
         found = checkpointed.run(recurrence, truncate, truncate is not None, save_residuals)
     elif states_before is not None:
         found = parallel.run(recurrence, states_before)
+    elif solver is not None:
+        found = newton.run(recurrence, solver, save_residuals)
     else:
         found = loop.run(recurrence, save_residuals)
     return tf.nest.pack_sequence_as(found.structure, found.outputs), tuple(found.states)
