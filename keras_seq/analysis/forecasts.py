@@ -275,7 +275,7 @@ def _ahead(forecast, y, x, known, most):
     per = max(1, AT_ONCE // (rows * ((known + most) * x.shape[-1] + known * k)))
     found = []
     for i in range(0, starts, per):
-        t, s = targets[:, i : i + per], inputs[:, i : min(i + per, starts)]
+        t, s = targets[:, i : i + per], inputs[:, i : i + per]
         t, s = (v.reshape(-1, *v.shape[2:]) for v in (t, s))
         found.append(_checked(forecast, t, s, most, k).reshape(rows, -1, most, k))
     return np.concatenate(found, axis=1)

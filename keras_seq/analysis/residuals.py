@@ -12,9 +12,6 @@ from keras_seq.arguments import boolean, integer_or_none, positive_integer, rate
 from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
-SINGULAR = 1e-8
-"""Directions of lagged inputs with less than this share of the greatest variance are not counted."""
-
 
 class Correlation(NamedTuple):
     """Correlations of residuals with themselves, or with a signal, at many lags; see `residual_tests`."""
@@ -190,11 +187,8 @@ def _with_signal(name, e, u, lags, limit):
     values = _products(e, u, lags) / np.sqrt(size)
     own = _products(u, u, range(tested.sum())) / np.sum(u**2)
     distance = np.abs(np.subtract.outer(np.arange(len(own)), np.arange(len(own))))
-    variances, directions = np.linalg.eigh(own[distance])
-    kept = variances > SINGULAR * variances[-1]
-    along = directions[:, kept].T @ values[tested]
-    statistic = e.size * np.sum(along**2 / variances[kept])
-    return Correlation(name, lags, values, limit, float(statistic), _chi_squared(statistic, kept.sum()), tested)
+    statistic = e.size * values[tested] @ np.linalg.solve(own[distance], values[tested])
+    return Correlation(name, lags, values, limit, float(statistic), _chi_squared(statistic, tested.sum()), tested)
 
 
 def _chi_squared(statistic, freedom):

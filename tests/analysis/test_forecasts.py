@@ -59,11 +59,13 @@ def test_errors_are_those_of_forecasts_one_by_one():
     np.testing.assert_allclose(found.rmse[0, 0], np.sqrt(np.mean((opened - Y[:, 6:]) ** 2)), rtol=1e-4)
 
 
-def test_pieces_give_what_all_at_once_gives(monkeypatch):
+def test_pieces_give_what_all_at_once_gives():
     layer = narx()
     whole = forecast_errors(layer, Y, U, horizons=[1, 4])
-    monkeypatch.setattr("keras_seq.analysis.forecasts.AT_ONCE", 300)
-    np.testing.assert_allclose(forecast_errors(layer, Y, U, horizons=[1, 4]).rmse, whole.rmse, rtol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras_seq.analysis.forecasts.AT_ONCE", 300)
+        pieces = forecast_errors(layer, Y, U, horizons=[1, 4])
+    np.testing.assert_allclose(pieces.rmse, whole.rmse, rtol=1e-5)
 
 
 def test_functions_layers_of_other_cells_and_closed_layers():
@@ -125,6 +127,16 @@ def test_a_free_run_that_diverges_is_named_with_its_step():
     assert high - low < 10 * np.ptp(Y)
     ax = plot_forecast_errors(found)
     assert f"wild (free run diverges at step {at})" in ax.get_legend_handles_labels()[1]
+
+
+def test_what_comes_back_has_diverged_nevertheless():
+    def leaves(targets, sequences):
+        steps = sequences.shape[1] - targets.shape[1]
+        return np.broadcast_to(np.where(np.arange(steps) == 5, 1e9, 0.0)[:, None], (len(targets), steps, 1))
+
+    found = forecast_errors(leaves, Y, U, [1], warm_up=3)
+    assert found.diverged == {"model": 8}
+    np.testing.assert_array_equal(np.isnan(found.free_runs["model"][0, :, 0]), np.arange(37) >= 5)
 
 
 def test_the_fit_is_that_of_its_equation():

@@ -80,6 +80,8 @@ def test_many_outputs_and_inputs_in_rows():
     e = e.reshape(-1, 2)
     expected = len(e) * math.log(np.linalg.det(e.T @ e / len(e))) + 2 * 12
     assert order.weights == 12
+    n = 2 * len(e)
+    assert order.fpe == pytest.approx(math.exp((expected - 24) / len(e)) * ((n + 12) / (n - 12)) ** 2, rel=1e-3)
     assert order.aic == pytest.approx(expected, rel=1e-3)
 
 
