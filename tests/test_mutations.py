@@ -133,7 +133,7 @@ def test_masked_steps_left_out_wrongly(name, place, change, monkeypatch):
 
 
 def test_all_steps_at_once_with_a_mask_in_the_other_direction(monkeypatch):
-    mutate(monkeypatch, parallel, "_run", call("reverse", nth=1), "{0}")
+    mutate(monkeypatch, parallel, "project_in_order", call("reverse", nth=1), "{0}")
     for case in AT_ONCE:
         caught(conformance.check_oracle, case, go_backwards=True)
 

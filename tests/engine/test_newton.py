@@ -84,6 +84,17 @@ def test_iterations_do_not_grow_with_the_length():
     assert counts[2] <= counts[1] + 1 <= 12, counts
 
 
+def test_with_whole_jacobians_the_gradient_needs_no_iterations():
+    """The first pass finds it, the second that it is found, with masks and learned first states too."""
+    solved, _ = pair(Case("GRU", {"learn_initial_state": True}), Newton(jacobian="full"))
+    given = conformance.data(Case("GRU"), solved, t=12)
+    with capture_solutions() as found:
+        silently(differentiated(solved), *given)
+    assert int(found[0]["iterations"]) <= 7
+    assert int(found[-1]["gradient_iterations"]) == 2
+    assert np.max(found[-1]["gradient_errors"]) <= 8 * np.finfo("float64").eps
+
+
 def test_each_iteration_makes_one_more_step_right():
     """Whatever the Jacobian: after k iterations the first k steps are those of the loop. Here it has none (blocked)."""
     case = Case("Elman", {"outputs": 2})
@@ -123,12 +134,13 @@ def test_without_convergence_the_loop_runs_and_says_so(capfd):
 
     expected = results(plain)
     with pytest.warns(
-        RuntimeWarning, match="solver: expected an error of at most .* after 3 iterations, got .*; the loop"
+        RuntimeWarning,
+        match="solver: expected an error of the states of at most .* after 3 iterations, got .*; the loop",
     ):
         assert_close(results(layer), expected, 1e-12)
     for way in ("graph", "XLA"):
         assert_close(RUNS[way](lambda: results(layer))(), expected, 1e-6)  # the steps amplify roundings too
-    assert "solver: expected an error of at most" in capfd.readouterr().err
+    assert "solver: expected an error of the states of at most" in capfd.readouterr().err
 
 
 @pytest.mark.deep
@@ -144,15 +156,16 @@ def test_enough_iterations_find_any_trajectory():
 
 
 def test_states_that_would_overflow_are_damped():
-    layer, x = chaotic(Newton(max_iterations=200), steps=40, activation="relu")
-    plain, _ = chaotic(None, activation="relu")
+    """One input, then none: steps of slope 40 at the first states, and over 250 of them whole Jacobians would make 1e400."""
+    layer, x = chaotic(Newton(max_iterations=300, tolerance=1e-9), units=4, steps=250)
+    x = tf.concat([x[:, :1], tf.zeros_like(x[:, 1:])], axis=1)
+    plain, _ = chaotic(None, units=4)
     plain.build(x.shape)
     layer.build(x.shape)
     for one in (layer, plain):
-        one.set_weights([10 * w for w in plain.get_weights()])
-    y = silently(layer, tf.cast(x, "float64"))
-    assert np.all(np.isfinite(y))
-    np.testing.assert_allclose(y, plain(x), rtol=1e-9)
+        one.set_weights([10 * w for w in plain.get_weights()] if one is layer else layer.get_weights())
+    y = silently(layer, x)
+    np.testing.assert_allclose(y, plain(x), atol=1e-6)
 
 
 def test_the_diagonal_of_the_jacobian():

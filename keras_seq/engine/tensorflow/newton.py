@@ -69,7 +69,7 @@ def run(recurrence: Recurrence, settings: Settings, save_residuals: bool) -> For
 
     def forward(here, _):
         solution = _solve(here, settings)
-        report_solution(iterations=solution.iterations, errors=solution.errors, converged=solution.converged)
+        report_solution(iterations=solution.iterations, errors=solution.errors)
         structures = []
 
         def results(found):
@@ -81,7 +81,7 @@ def run(recurrence: Recurrence, settings: Settings, save_residuals: bool) -> For
             return results(steps.results(*steps.take(steps.before(solution.states))))
 
         def one_by_one():
-            _warn(solution, settings)
+            _warn(solution.errors, "the states", settings)
             return results(plain(here))
 
         found = tf.cond(solution.converged, at_once, one_by_one)
@@ -174,24 +174,20 @@ def _recur(jacobian, terms, full):
     return found[..., 0] if full else found
 
 
-def _warn(solution, settings):
+def _warn(errors, what, settings):
     """Say that the loop takes over; a program of XLA has no way to say anything."""
+    error, expected = (
+        tf.reduce_max(errors),
+        f"solver: expected an error of {what} of at most {settings.tolerance:.2g} after",
+    )
     if tf.executing_eagerly():
-        warnings.warn(
-            f"solver: expected an error of at most {settings.tolerance:.2g} after {settings.max_iterations} iterations, got "
-            f"{float(tf.reduce_max(solution.errors)):.2g}; the loop over time runs instead",
-            RuntimeWarning,
-            stacklevel=2,
+        said = (
+            f"{expected} {settings.max_iterations} iterations, got {float(error):.2g}; the loop over time runs instead"
         )
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
     elif not compiled_by_xla():
-        tf.print(
-            "solver: expected an error of at most",
-            settings.tolerance,
-            "got",
-            tf.reduce_max(solution.errors),
-            "; the loop over time runs instead",
-            output_stream=sys.stderr,
-        )
+        said = [expected, settings.max_iterations, "iterations, got", error, "; the loop over time runs instead"]
+        tf.print(*said, output_stream=sys.stderr)
 
 
 def _backward(recurrence, settings, solution, cotangents):
@@ -204,14 +200,19 @@ def _backward(recurrence, settings, solution, cotangents):
     def from_solution():
         if recurrence.detach_states:
             return parallel.backward(recurrence, _Steps(recurrence).before(solution.states), cotangents)
-        gradients, converged = _implicit(recurrence, settings, solution, cotangents)
-        return tf.cond(converged, lambda: gradients, by_loop)
+        gradients, errors = _implicit(recurrence, settings, solution, cotangents)
+
+        def instead():
+            _warn(errors, "their gradients", settings)
+            return by_loop()
+
+        return tf.cond(tf.reduce_all(errors <= settings.tolerance), lambda: gradients, instead)
 
     return tf.cond(solution.converged, from_solution, by_loop)
 
 
 def _implicit(recurrence, settings, solution, cotangents):
-    """`(gradients of recurrence.args, whether they are exact)`."""
+    """`(gradients of recurrence.args, the error of each row in those of the states, relative to the largest)`."""
     args, n = recurrence.args, len(cotangents) - len(recurrence.states)
     doutputs, dstates = list(cotangents[:n]), tf.concat(cotangents[n:], axis=-1)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -238,15 +239,16 @@ def _implicit(recurrence, settings, solution, cotangents):
         missing = given + tf.concat([pull(states, found)[1:], tf.zeros_like(given[:1])], axis=0) - found
         step = tf.reverse(_recur(backwards, tf.reverse(missing, [0]), full), [0])
         largest = [tf.reduce_max(tf.abs(x), axis=[0, 2]) for x in (missing, found)]
-        return count + 1, *like([found + step, largest[0] - settings.tolerance * largest[1]], carried)
+        return count + 1, *like([found + step, tf.where(largest[0] > 0, largest[0] / largest[1], 0)], carried)
 
-    carried = tf.zeros_like(given), tf.ones_like(given[0, :, 0])
-    _, found, errors = tf.while_loop(
-        lambda count, found, errors: tf.reduce_any(~(errors <= 0)),
+    carried = tf.zeros_like(given), tf.fill(tf.shape(given)[1:2], tf.constant(float("inf"), given.dtype))
+    count, found, errors = tf.while_loop(
+        lambda count, found, errors: tf.reduce_any(~(errors <= settings.tolerance)),
         body,
         (tf.constant(0), *carried),
         maximum_iterations=settings.max_iterations,
     )
+    report_solution(gradient_iterations=count, gradient_errors=errors)
     gradients = tape.gradient(
         [*outputs, states], args, output_gradients=[*doutputs, found], unconnected_gradients="zero"
     )
@@ -254,4 +256,4 @@ def _implicit(recurrence, settings, solution, cotangents):
     first = sum(map(differentiable, tf.nest.flatten(recurrence.inputs)))
     for place, gradient in enumerate(of_initial, first):
         gradients[place] += gradient
-    return gradients, tf.reduce_all(errors <= 0)
+    return gradients, errors
