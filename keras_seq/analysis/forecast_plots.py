@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keras import ops
 
 from keras_seq.analysis.forecasts import ForecastErrors
 from keras_seq.analysis.intervals import Interval
 from keras_seq.analysis.plots import _axes, _by_name, _legend_below, _line, _styles
 from keras_seq.analysis.residuals import Correlation
+from keras_seq.analysis.series import numbers
 from keras_seq.arguments import finite_array, integer_or_none
 from keras_seq.typing import Tensor
 
@@ -162,7 +162,7 @@ def plot_forecasts(
     drawn: dict[Any, list[np.ndarray]] = {}
     for name, forecast in several.items():
         parts = list(forecast[:3]) if isinstance(forecast, Interval) else [forecast]
-        drawn[name] = [_one(_numbers(part), "forecasts", row, output) for part in parts]
+        drawn[name] = [_one(numbers("forecasts", part), "forecasts", row, output) for part in parts]
         if any(len(part) != len(y) - known for part in drawn[name]):
             raise ValueError(
                 f"forecasts: expected the {len(y) - known} steps from known={known} on, got {len(drawn[name][0])}"
@@ -204,13 +204,6 @@ def plot_forecasts(
     ax.set(xlabel="step", ylabel="output", xlim=(0, len(y) - 1), ylim=(low, high))
     _legend_below(ax)
     return ax
-
-
-def _numbers(value):
-    try:
-        return np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"forecasts: expected numbers, got {value!r:.80}") from error
 
 
 def _one(values, name, row, output):

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
-from keras_seq.analysis.series import series, table
+from keras_seq.analysis.series import numbers, series, table
 from keras_seq.arguments import positive_integer
 from keras_seq.layers import NARX, RNN
 from keras_seq.typing import Tensor
@@ -84,7 +83,7 @@ def fit_percentage(true: Tensor, predicted: Tensor) -> Any:
     """
     flat = np.ndim(true) == 1
     y = series("true", true)
-    found = np.asarray(ops.convert_to_numpy(predicted) if hasattr(predicted, "dtype") else predicted, "float64")
+    found = numbers("predicted", predicted)
     if found.shape != np.shape(true):
         raise ValueError(f"predicted: expected shape {np.shape(true)}, as true has, got {found.shape}")
     fit = _fit(y, found.reshape(y.shape), axis=(0, 1))
@@ -231,9 +230,11 @@ def forecaster_of(model: Any, has_inputs: bool) -> Callable[..., Any]:
             return _compiled(model.forecast)
         return _compiled(lambda t, s: model.forecast(t, steps=s.shape[1] - t.shape[1]))
     if isinstance(model, RNN):
-        if not (getattr(model.cell, "supports_teacher_forcing", False) and model.return_sequences):
+        feeds = getattr(model.cell, "supports_teacher_forcing", False)
+        if not feeds or not model.return_sequences or model.stateful or model.return_internals:
             raise TypeError(
-                f"models: expected a layer that feeds its output back, with return_sequences=True, got {model.name}"
+                "models: expected a layer that feeds its output back, with return_sequences=True, stateful=False and "
+                f"return_internals=False, got {model.name}"
             )
 
         def forecast(t, s):
@@ -259,7 +260,7 @@ def _compiled(forecast):
 
 def _checked(forecast, t, s, steps, outputs):
     """Forecasts (b, steps, k) as float64; an error if they have another shape."""
-    found = np.array(ops.convert_to_numpy(forecast(t, s)), "float64")
+    found = numbers("models: of forecasts", forecast(t, s))
     if found.shape != (len(t), steps, outputs):
         raise ValueError(f"models: expected forecasts of shape {(len(t), steps, outputs)}, got {found.shape}")
     return found

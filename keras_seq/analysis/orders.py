@@ -91,7 +91,9 @@ def fit_arx(targets: Tensor, sequences: Tensor | None = None, input_delays: Any 
     ```
     """
     y, x = _both(targets, sequences)
-    linear = _least_squares(y, x, *_delays(input_delays if x is not None else None, output_delays))
+    if x is not None and input_delays is None:
+        raise TypeError("input_delays: expected what NARX takes, as there are sequences, got None")
+    linear = _least_squares(y, x, *_delays(None if x is None else input_delays, output_delays))
     return _layer(linear, y, x)
 
 
@@ -143,7 +145,7 @@ def select_orders(
     ```
     """
     y, x = _both(targets, sequences)
-    if fit is not None and not callable(fit):
+    if fit is not None and (isinstance(fit, type) or not callable(fit)):
         raise TypeError(f"fit: expected a function (input_delays, output_delays) -> NARX, or None, got {fit!r:.80}")
     pairs = [
         (_delays(p, q))
@@ -257,16 +259,16 @@ def _criteria(log_volume, n, p, k):
     return aic, corrected, n * log_volume + p * math.log(n), fpe
 
 
-def _both(targets, sequences):
-    y = series("targets", targets)
-    return y, None if sequences is None else series("sequences", sequences, like=y)
+def _both(targets, sequences, of=""):
+    y = series(f"{of}targets", targets)
+    return y, None if sequences is None else series(f"{of}sequences", sequences, like=y)
 
 
 def _validation(given, y, x):
     pair = (given, None) if x is None else given
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
         raise ValueError("validation: expected (targets, sequences), as there are sequences, got something else")
-    t, s = _both(*pair)
+    t, s = _both(*pair, of="validation ")
     if t.shape[2] != y.shape[2] or (s is not None and s.shape[2] != x.shape[2]):
         raise ValueError("validation: expected series as wide as those to fit, got others")
     return t, s

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_seq.arguments import finite_array
 
@@ -20,6 +21,14 @@ def series(name: str, value: Any, like: np.ndarray | None = None) -> np.ndarray:
         rows, steps = like.shape[:2]
         raise ValueError(f"{name}: expected {rows} x {steps} steps, as the other series has, got {found.shape[:2]}")
     return found
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """`value` as a float64 array, finite or not; a TypeError that names the argument unless it is of numbers."""
+    try:
+        return np.array(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

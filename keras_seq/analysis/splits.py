@@ -24,7 +24,8 @@ def block_split(steps: int, shares: Sequence[float] = (0.7, 0.15, 0.15), warm_up
             cut blocks out by `y[mask]`; a model then warms up on the first steps of each.
 
     Returns:
-        A mask (steps,) of booleans for each share: `y[mask]`, or `sample_weight=mask[None]` in `fit`.
+        A mask (steps,) of booleans for each share: `y[mask]`, or `sample_weight=mask[None, w:]` in `fit` over the whole series,
+        for a model whose output leaves out the first w steps.
 
     Raises:
         TypeError, ValueError: shares that are not positive; a block that is no longer than the warm-up.
@@ -56,7 +57,7 @@ def interleaved_split(
         length: positive integer, how many steps a piece has, more than `warm_up`.
 
     Returns:
-        A mask (steps,) of booleans for each share, for `sample_weight=mask[None]` in `fit` over the whole series in open loop.
+        A mask (steps,) of booleans for each share, for `sample_weight`, as in `block_split`, in open loop.
 
     Raises:
         TypeError, ValueError: as in `block_split`; fewer pieces than shares.

@@ -1,5 +1,6 @@
 """Errors k steps ahead against forecasts made one by one; free runs that diverge; pictures of both."""
 
+import concurrent.futures
 import math
 
 import keras
@@ -29,34 +30,34 @@ def narx(**further):
     return layer
 
 
-def one_by_one(layer, horizons, known, most):
+def one_by_one(layer, u, y, horizons, known):
     """The errors, each forecast asked for alone."""
-    found, first = {}, known + most - 1
+    found, first = {}, known + horizons[-1] - 1
     for k in horizons:
         errors = []
-        for t in range(first, 40):
+        for t in range(first, y.shape[1]):
             start = t - k + 1
-            x = U[:, start - known : t + 1].astype("float32")
-            forecast = np.asarray(layer.forecast(Y[:, start - known : start].astype("float32"), sequences=x))
-            errors.append(forecast[:, -1] - Y[:, t])
+            x = u[:, start - known : t + 1].astype("float32")
+            forecast = np.asarray(layer.forecast(y[:, start - known : start].astype("float32"), sequences=x))
+            errors.append(forecast[:, -1] - y[:, t])
         found[k] = np.sqrt(np.mean(np.square(errors)))
     return found
 
 
 def test_errors_are_those_of_forecasts_one_by_one():
-    layer = narx()
-    found = forecast_errors({"net": layer}, Y, U, horizons=[1, 4])
+    layer, u, y = narx(), U[:, :18], Y[:, :18]
+    found = forecast_errors({"net": layer}, y, u, horizons=[1, 4])
     assert (found.warm_up, found.first, found.names) == (3, 6, ["net", "last value"])
-    expected = one_by_one(layer, [1, 4], 3, 4)
+    expected = one_by_one(layer, u, y, [1, 4], 3)
     np.testing.assert_allclose(found.rmse[0, :2], list(expected.values()), rtol=1e-4)
-    free = np.asarray(layer.forecast(Y[:, :3].astype("float32"), sequences=U.astype("float32")))
+    free = np.asarray(layer.forecast(y[:, :3].astype("float32"), sequences=u.astype("float32")))
     np.testing.assert_allclose(found.free_runs["net"], free, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found.rmse[0, 2], np.sqrt(np.mean((free[:, 3:] - Y[:, 6:]) ** 2)), rtol=1e-4)
-    size = np.linalg.norm(Y[:, 6:] - Y[:, 6:].mean())
-    np.testing.assert_allclose(found.fit, 100 * (1 - found.rmse * np.sqrt(Y[:, 6:].size) / size), rtol=1e-4)
-    np.testing.assert_allclose(found.rmse[1, 1], np.sqrt(np.mean((Y[:, 2:36] - Y[:, 6:]) ** 2)))
-    opened = np.asarray(layer(U, targets=Y))[:, 6:]
-    np.testing.assert_allclose(found.rmse[0, 0], np.sqrt(np.mean((opened - Y[:, 6:]) ** 2)), rtol=1e-4)
+    np.testing.assert_allclose(found.rmse[0, 2], np.sqrt(np.mean((free[:, 3:] - y[:, 6:]) ** 2)), rtol=1e-4)
+    size = np.linalg.norm(y[:, 6:] - y[:, 6:].mean())
+    np.testing.assert_allclose(found.fit, 100 * (1 - found.rmse * np.sqrt(y[:, 6:].size) / size), rtol=1e-4)
+    np.testing.assert_allclose(found.rmse[1, 1], np.sqrt(np.mean((y[:, 2:14] - y[:, 6:]) ** 2)))
+    opened = np.asarray(layer(u, targets=y))[:, 6:]
+    np.testing.assert_allclose(found.rmse[0, 0], np.sqrt(np.mean((opened - y[:, 6:]) ** 2)), rtol=1e-4)
 
 
 def test_pieces_give_what_all_at_once_gives():
@@ -196,8 +197,20 @@ WRONG = [
     (
         lambda: forecast_errors(keras_seq.LSTM(3, return_sequences=True), Y, U, warm_up=3),
         TypeError,
-        "models: expected a layer that feeds its output back, with return_sequences=True, got lstm",
+        "models: expected a layer that feeds its output back, .*, got lstm",
     ),
+    *[
+        (
+            lambda given=given: forecast_errors(keras_seq.Jordan(3, 1, name="j", **given), Y, U, warm_up=3),
+            TypeError,
+            "models: expected .* return_sequences=True, stateful=False and return_internals=False, got j",
+        )
+        for given in (
+            {},
+            {"return_sequences": True, "stateful": True},
+            {"return_sequences": True, "return_internals": True},
+        )
+    ],
     (
         lambda: forecast_errors(lambda t, s: t, Y, U, horizons=[2], warm_up=3),
         ValueError,
@@ -225,6 +238,8 @@ WRONG = [
         ValueError,
         r"predicted: expected shape \(2,\), as true has, got \(1,\)",
     ),
+    (lambda: fit_percentage([1.0, 2.0], "ab"), TypeError, "predicted: expected numbers, got 'ab'"),
+    (lambda: forecast_errors(lambda t, s: "ab", Y, U, [2], 3), TypeError, "models: of forecasts: expected numbers"),
     (lambda: plot_forecast_errors(3), TypeError, "errors: expected what forecast_errors gives, got 3"),
     (lambda: plot_forecasts(Y, Y, known=1), ValueError, "forecasts: expected the 39 steps from known=1 on, got 40"),
     (
@@ -256,3 +271,27 @@ def test_a_model_with_scaling_inside_forecasts_in_the_units_of_the_data(tmp_path
     found = forecast_errors({"units": lambda t, s: loaded([s, t])}, y, u, [1, 3], warm_up=2)
     bare = forecast_errors(layer, Y, U, [1, 3])
     np.testing.assert_allclose(found.rmse, 20 * bare.rmse, rtol=1e-3)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16", "mixed_float16", "float16", "bfloat16"])
+def test_a_layer_of_another_float_type_gives_nearly_the_same(policy):
+    layer = narx()
+    found = forecast_errors({"one": layer, "other": like(layer, policy)}, Y, U, horizons=[1, 4])
+    np.testing.assert_allclose(found.rmse[1], found.rmse[0], rtol=1e-5 if policy == "float64" else 0.05)
+
+
+def like(layer, policy):
+    other = narx(dtype=policy)
+    other.set_weights(layer.get_weights())
+    return other
+
+
+@pytest.mark.deep
+def test_threads_do_not_disturb_one_another():
+    layer = narx()
+    expected = forecast_errors(layer, Y, U, horizons=[1, 4]).rmse
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(forecast_errors, layer, Y, U, [1, 4]) for _ in range(8)]
+    for run in runs:
+        np.testing.assert_array_equal(run.result().rmse, expected)

@@ -129,6 +129,13 @@ def test_a_model_that_diverges_is_last():
 
 
 WRONG = [
+    (
+        lambda: fit_arx(Y, X, None),
+        TypeError,
+        "input_delays: expected what NARX takes, as there are sequences, got None",
+    ),
+    (lambda: select_orders(Y, X, validation=(Y, 3)), ValueError, "validation sequences: expected shape"),
+    (lambda: select_orders(Y, X, fit=object), TypeError, "fit: expected a function"),
     (lambda: fit_arx(Y, X[1:]), ValueError, "sequences: expected 1 x 120 steps"),
     (
         lambda: fit_arx(Y[:4], X[:4], 2, 2),

@@ -2,9 +2,11 @@
 
 import statistics
 
+import keras
 import numpy as np
 import pytest
 
+import keras_seq
 from keras_seq.analysis import block_split, ensemble_interval, interleaved_split, quantile_interval
 
 SPLITS = {
@@ -38,6 +40,21 @@ def test_blocks_are_contiguous_and_in_order():
     assert [list(np.flatnonzero(m)[[0, -1]]) for m in (train, validation, test)] == [[0, 69], [70, 84], [85, 99]]
     train, test = block_split(10, (1, 1), warm_up=2)
     assert [list(np.flatnonzero(m)) for m in (train, test)] == [[2, 3, 4], [7, 8, 9]]
+
+
+def test_a_mask_is_the_weight_of_the_steps_in_fit():
+    rng = np.random.default_rng(0)
+    u, y = rng.normal(size=(2, 1, 60, 1)).astype("float32")
+    layer = keras_seq.NARX(3, 1, input_delays=2, output_delays=2, return_sequences=True)
+    x, true = keras.Input((None, 1)), keras.Input((None, 1))
+    model = keras.Model([x, true], layer(x, targets=true)[:, 2:])
+    model.compile("sgd", weighted_metrics=["mse"], loss="mse")
+    for mask in interleaved_split(60, (2, 1), warm_up=2, length=10):
+        found = model.evaluate(
+            [u, y], y[:, 2:], sample_weight=mask[None, 2:].astype("float32"), return_dict=True, verbose=0
+        )
+        errors = (np.asarray(model([u, y])) - y[:, 2:])[0, mask[2:]]
+        assert found["mse"] == pytest.approx(np.mean(errors**2), rel=1e-4)
 
 
 def test_pieces_are_dealt_out_in_turn():
