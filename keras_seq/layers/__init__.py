@@ -2,6 +2,7 @@
 
 from keras_seq.layers.bidirectional import Bidirectional
 from keras_seq.layers.brackets import format_trees, parse_trees
+from keras_seq.layers.crf import CRF
 from keras_seq.layers.graph import GraphRecurrent
 from keras_seq.layers.narx import AR, NARX
 from keras_seq.layers.newton import Newton
@@ -25,12 +26,14 @@ from keras_seq.layers.rnn import RNN
 from keras_seq.layers.stacked import Stacked
 from keras_seq.layers.streaming import StepForm, Stream, streaming
 from keras_seq.layers.tcn import TCN
+from keras_seq.layers.spans import spans_to_tags, tags_to_spans
 from keras_seq.layers.tdnn import TDNN
 from keras_seq.layers.tree import RecursiveNN, TreeLSTM
 from keras_seq.layers.wavenet import WaveNet, mu_law_decode, mu_law_encode
 
 __all__ = [
     "AR",
+    "CRF",
     "GRU",
     "LRU",
     "LSTM",
@@ -64,5 +67,7 @@ __all__ = [
     "mu_law_decode",
     "mu_law_encode",
     "parse_trees",
+    "spans_to_tags",
     "streaming",
+    "tags_to_spans",
 ]

@@ -1,0 +1,113 @@
+"""What loss, marginals and Viterbi of a conditional random field share: the ways through the potentials of a chain.
+
+Potentials (b, t, k, k) are log scores, `[.., i, j]` of tag j after tag i, as `keras_seq.CRF` gives them. Before the first step
+a chain is at tag 0, so that of its first real step row 0 counts. A step that is not there leads from each tag to itself, and
+from no tag to another.
+"""
+
+import numpy as np
+from keras import backend, ops
+
+from keras_seq.arguments import known, tensor
+from keras_seq.cells.floats import long_type
+from keras_seq.decoding.ctc_lattice import best, to_front
+from keras_seq.shapes import fits, static
+
+WORST = -float("inf")
+
+
+def check_potentials(potentials):
+    """The potentials, float32 at least."""
+    potentials = tensor("potentials", potentials, "numbers")
+    shape = tuple(potentials.shape)
+    if len(shape) != 4 or static(shape[3]) is None or shape[2] != shape[3] or shape[3] < 2 or 0 in shape:
+        raise ValueError(
+            f"potentials: expected shape (b, t, k, k) with k of 2 or more, as keras_seq.CRF gives them, got {shape}"
+        )
+    return ops.cast(potentials, long_type(potentials.dtype))
+
+
+def real_steps(potentials):
+    """Which steps are there, booleans (b, t): from which some tag leads to another one."""
+    same = np.eye(potentials.shape[-1], dtype=bool)
+    return ops.logical_not(ops.all(ops.logical_or(potentials == WORST, same), axis=(2, 3)))
+
+
+def check_labels(labels, potentials, real):
+    """`(labels (b, t) as int32, tags there are; those before them, 0 at the start; where they are none)`."""
+    labels = tensor("labels", labels, "numbers")
+    if not fits(labels.shape, potentials.shape[:2]):
+        raise ValueError(f"labels: expected shape {tuple(potentials.shape[:2])}, got {tuple(labels.shape)}")
+    size = potentials.shape[-1]
+    outside = ops.logical_or(labels < 0, labels >= size)
+    if "float" in backend.standardize_dtype(labels.dtype):  # which Keras makes of the targets of a loss
+        outside = ops.logical_or(outside, labels != ops.floor(labels))
+    outside = ops.logical_and(real, outside)
+    values = known(outside)
+    if values is not None and values.any():
+        row, step = np.argwhere(values)[0]
+        got = known(labels)[row, step]
+        raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {got:g} at row {row}, step {step}")
+    there = ops.logical_and(real, ops.logical_not(outside))
+    labels = ops.cast(ops.where(there, labels, ops.zeros_like(labels)), "int32")
+    front, _, _ = to_front(labels, real, 0)
+    front = ops.pad(front, ((0, 0), (1, 0)))
+    number = ops.cumsum(ops.cast(real, "int32"), axis=1)  # of the step among the real ones, from 1
+    before = ops.take_along_axis(front, ops.maximum(number - 1, 0), axis=1)
+    return labels, before, outside
+
+
+def first_scores(potentials, *further):
+    """Of the tags before the first step (b, k, ..), of potentials with time first: 0 for one way to tag 0, -inf for others."""
+    size = potentials.shape[-1]
+    first = np.full((1, size, *further), WORST)
+    first.flat[0] = 0.0
+    shape = (ops.shape(potentials)[1], size, *further)
+    return ops.broadcast_to(ops.convert_to_tensor(first, dtype=potentials.dtype), shape)
+
+
+def log_forward(potentials):
+    """Log scores (t + 1, b, k) of all ways to each tag, before each step of potentials (t, b, k, k) and after the last.
+
+    The best one is taken out before each step, and the scores are those relative to it: as exact after a thousand steps as
+    after one.
+    """
+
+    def body(scores, index):
+        now = ops.take(potentials, index, axis=0)
+        scores = log_sum((scores - best(scores, axis=1))[:, :, None] + now, axis=1)
+        return scores, scores
+
+    first = first_scores(potentials)
+    _, scores = ops.scan(body, first, ops.arange(ops.shape(potentials)[0], dtype="int32"))
+    return ops.concatenate([first[None], scores], axis=0)
+
+
+def log_sum(x, axis):
+    """log sum exp x, -inf where all are, and the axis gone."""
+    most = best(x, axis)
+    return ops.log(ops.sum(ops.exp(x - most), axis=axis)) + ops.squeeze(most, axis)
+
+
+def shares(x, axis):
+    """exp x / sum exp x; zeros where all are -inf."""
+    x = ops.exp(x - best(x, axis))
+    total = ops.sum(x, axis=axis, keepdims=True)
+    return x / ops.where(total > 0, total, ops.ones_like(total))
+
+
+def pair_shares(potentials, scores):
+    """p(tag i before, tag j at the step | x), (t, b, k, k), by the scores of `log_forward`.
+
+    From the last step to the first, what a tag has goes to those before it in parts that sum to 1; so do the shares of each
+    step, however many there are.
+    """
+    before = scores[:-1]
+    ways = shares((before - best(before, axis=2))[..., None] + potentials, axis=2)  # p(tag before | tag)
+
+    def back(later, index):
+        return ops.sum(ops.take(ways, index, axis=0) * later[:, None], axis=2), later
+
+    last = shares(scores[-1], axis=1)
+    _, later = ops.scan(back, last, ops.arange(ops.shape(ways)[0], dtype="int32"), reverse=True)
+    return ways * later[:, :, None]

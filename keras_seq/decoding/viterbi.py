@@ -1,0 +1,133 @@
+"""The best sequences of tags under a conditional random field."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import keras
+from keras import ops
+
+from keras_seq.arguments import positive_integer, refuse_unknown
+from keras_seq.decoding.crf_chain import WORST, check_potentials, first_scores, real_steps
+from keras_seq.decoding.ctc_lattice import best
+from keras_seq.typing import Config, LayerArguments, Shape, Tensor
+
+
+def viterbi(potentials: Tensor, n_best: int | None = None) -> tuple[Tensor, Tensor]:
+    """The n best of all sequences of tags, by dynamic programming (Viterbi 1967): exact, not a beam.
+
+        y = argmax sum_t P_t[y_{t-1}, y_t]
+
+    Each tag keeps the n best ways to it; walking back from the best ends finds the tags. Loops of `keras.ops`, so that it
+    compiles under XLA and runs in a SavedModel. Of equally good ways the one from the lower tag is taken.
+
+    Args:
+        potentials: tensor (b, t, k, k), as `keras_seq.CRF` gives them.
+        n_best: how many sequences, the best first; None for the best one without an axis for them.
+
+    Returns:
+        `(tags, scores)`: int32 (b, t), -1 at steps that are not real; and (b,), the sums of potentials, in their type, float32 at
+        least. With `n_best` (b, n, t) and (b, n); where a row has fewer sequences the others have the score -inf and tags -1.
+        The probability of tags is `exp(-crf_loss(tags, potentials))`.
+
+    Raises:
+        TypeError, ValueError: potentials that are not (b, t, k, k), `n_best` that is no positive integer.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.decoding import viterbi
+    potentials = np.log([[[[0.6, 0.4]] * 2, [[0.6, 0.4], [0.1, 0.9]]]])     # p(first tag), p(second tag | first tag)
+    tags, scores = viterbi(potentials, n_best=2)                            # [[[0 0], [1 1]]]
+    print(np.exp(scores))                                                   # [[0.36 0.36]]
+    ```
+    """
+    n = 1 if n_best is None else positive_integer("n_best", n_best)
+    potentials = check_potentials(potentials)
+    into = ops.transpose(potentials, (1, 0, 3, 2))  # time first, and the tag before last
+    steps = ops.arange(ops.shape(into)[0], dtype="int32")
+
+    def forward(scores, index):
+        ways = _relative(scores)[:, None] + ops.take(into, index, axis=0)[..., None]  # (b, tag, tag before, n)
+        scores = _first_of(ways, n)[0]
+        return scores, scores
+
+    first = first_scores(into, n)
+    _, scores = ops.scan(forward, first, steps)
+    scores = ops.concatenate([first[None], scores], axis=0)
+
+    def back(state, index):
+        tag, rank = state
+        now = ops.take_along_axis(ops.take(into, index, axis=0), tag[:, :, None], axis=1)
+        ways = _relative(ops.take(scores, index, axis=0))[:, None] + now[..., None]  # (b, sequence, tag before, n)
+        place = ops.take_along_axis(_first_of(ways, n)[1], rank[:, :, None], axis=2)[:, :, 0]
+        return (place // n, place % n), state
+
+    total, place = _first_of(scores[-1][:, None], n)  # (b, 1, n)
+    total, place = total[:, 0] + ops.sum(best(scores[:-1], axis=(2, 3)), axis=0)[:, :, 0], place[:, 0]
+    _, (tags, _) = ops.scan(back, (place // n, place % n), steps, reverse=True)
+    there = ops.logical_and(real_steps(potentials)[:, None], total[:, :, None] > WORST)
+    tags = ops.where(there, ops.transpose(tags, (1, 2, 0)), -1)
+    return (tags[:, 0], total[:, 0]) if n_best is None else (tags, total)
+
+
+@keras.saving.register_keras_serializable(package="keras_seq")
+class ViterbiTags(keras.layers.Layer):
+    """The best tags as a layer, to stand behind `keras_seq.CRF` in a model that is saved, served or exported.
+
+    Args:
+        n_best: how many sequences of tags, the best first; None for the best one without an axis for them.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        potentials: tensor (b, t, k, k), as `keras_seq.CRF` gives them.
+
+    Returns:
+        Integers (b, t), or (b, n, t) with `n_best`; -1 at steps that are not real.
+
+    Raises:
+        TypeError, ValueError: `n_best` that is no positive integer, potentials that are not (b, t, k, k).
+
+    Example:
+
+    ```python
+    import keras
+    import keras_seq
+    from keras_seq.decoding import ViterbiTags
+    tagger = keras.Sequential([keras.layers.Dense(3), keras_seq.CRF(3), ViterbiTags()])
+    tags = tagger.predict(keras.random.normal((2, 7, 4)), verbose=0)        # integers (2, 7)
+    ```
+    """
+
+    def __init__(self, n_best: int | None = None, **kwargs: Unpack[LayerArguments]) -> None:
+        refuse_unknown(type(self), kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
+        self.n_best = None if n_best is None else positive_integer("n_best", n_best)
+
+    def call(self, potentials: Tensor) -> Tensor:
+        return viterbi(potentials, self.n_best)[0]
+
+    def compute_output_shape(self, potentials_shape: Shape) -> Any:
+        b, t, *_ = potentials_shape
+        return (b, t) if self.n_best is None else (b, self.n_best, t)
+
+    def compute_output_spec(self, potentials: Tensor) -> Any:
+        return keras.KerasTensor(self.compute_output_shape(potentials.shape), dtype="int32")
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "n_best": self.n_best}
+
+
+def _relative(scores):
+    """Scores (b, k, n) less the best one of each row."""
+    return scores - best(scores, axis=(1, 2))
+
+
+def _first_of(ways, n):
+    """`(values, places)` of the n best of ways (.., k, n), in order, places among k * n."""
+    ways = ops.reshape(ways, (*ops.shape(ways)[:-2], ways.shape[-2] * ways.shape[-1]))
+    if n == 1:
+        return ops.max(ways, axis=-1, keepdims=True), ops.cast(ops.argmax(ways, axis=-1, keepdims=True), "int32")
+    values, places = ops.top_k(ways, n)
+    return values, ops.cast(places, "int32")
