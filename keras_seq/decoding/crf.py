@@ -15,12 +15,12 @@ from keras_seq.decoding.crf_chain import (
     WORST,
     check_labels,
     check_potentials,
+    last_shares,
     log_forward,
     pair_shares,
     real_steps,
-    shares,
+    relative,
 )
-from keras_seq.decoding.ctc_lattice import best
 from keras_seq.engine.backend import custom_gradient
 from keras_seq.layers.spans import allowed_transitions, check_names
 from keras_seq.shapes import fits
@@ -125,9 +125,12 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
     real = real_steps(potentials)
     labels, before, outside = check_labels(labels, potentials, real)
     size = potentials.shape[-1]
-    pair = (before * size + labels)[..., None]
-    chosen = ops.reshape(ops.stop_gradient(potentials), (*ops.shape(labels), size * size))
-    forbidden = ops.logical_and(real, ops.take_along_axis(chosen, pair, axis=2)[..., 0] == WORST)
+    pair = before * size + labels
+
+    def flat(potentials):
+        return ops.reshape(potentials, (*ops.shape(labels), size * size))
+
+    forbidden = ops.logical_and(real, _at(flat(ops.stop_gradient(potentials)), pair) == WORST)
     _check_allowed(labels, before, forbidden)
     impossible = ops.any(ops.logical_or(forbidden, outside), axis=1)
     counted = ops.logical_and(real, ops.logical_not(impossible)[:, None])
@@ -135,20 +138,16 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
 
     @custom_gradient
     def negative_log(potentials):
-        by_step = ops.transpose(potentials, (1, 0, 2, 3))
-        scores = log_forward(by_step)
-        relative = scores[:-1] - best(scores[:-1], axis=2)
-        step, tag, tag_before = (ops.transpose(x)[..., None] for x in (pair[..., 0], labels, before))
-        flat = ops.reshape(by_step, (*ops.shape(by_step)[:2], size * size))
-        logs = ops.take_along_axis(relative, tag_before, axis=2) + ops.take_along_axis(flat, step, axis=2)
-        logs = ops.transpose((logs - ops.take_along_axis(scores[1:], tag, axis=2))[..., 0])
+        scores = log_forward(potentials)
+        before_step, after_step = (ops.swapaxes(x, 0, 1) for x in (relative(scores[:-1], axis=2), scores[1:]))
+        logs = _at(before_step, before) + _at(flat(potentials), pair) - _at(after_step, labels)
         total = ops.sum(ops.where(counted, logs, ops.zeros_like(logs)), axis=1)
-        total = total + ops.log(ops.take_along_axis(shares(scores[-1], axis=1), last[:, None], axis=1))[:, 0]
+        total = total + ops.log(_at(last_shares(scores)[:, None], last[:, None]))[:, 0]
 
         def gradient(*upstream, **given):
             (upstream,) = upstream or (given["upstream"],)
-            slopes = ops.transpose(pair_shares(by_step, scores), (1, 0, 2, 3))
-            there = ops.reshape(ops.one_hot(pair[..., 0], size * size, dtype=slopes.dtype), ops.shape(slopes))
+            slopes = pair_shares(potentials, scores)
+            there = ops.reshape(ops.one_hot(pair, size * size, dtype=slopes.dtype), ops.shape(slopes))
             slopes = ops.where(counted[:, :, None, None], slopes - there, ops.zeros_like(slopes))
             return slopes * upstream[:, None, None, None]
 
@@ -184,8 +183,7 @@ def crf_marginals(potentials: Tensor, pairs: bool = False) -> Tensor:
     """
     boolean("pairs", pairs)
     potentials = ops.stop_gradient(check_potentials(potentials))
-    by_step = ops.transpose(potentials, (1, 0, 2, 3))
-    found = ops.transpose(pair_shares(by_step, log_forward(by_step)), (1, 0, 2, 3))
+    found = pair_shares(potentials, log_forward(potentials))
     found = ops.where(real_steps(potentials)[:, :, None, None], found, ops.zeros_like(found))
     return found if pairs else ops.sum(found, axis=2)
 
@@ -231,6 +229,11 @@ def crf_check_labels(
         raise ValueError(
             f"labels: {len(wrong)} of {len(labels)} rows are wrong, the first is row {row}: at step {step} {message}"
         )
+
+
+def _at(x, index):
+    """x[b, t, index[b, t]]."""
+    return ops.take_along_axis(x, index[..., None], axis=-1)[..., 0]
 
 
 def _last_label(labels, real):

@@ -9,8 +9,8 @@ import numpy as np
 from keras import backend, ops
 
 from keras_seq.arguments import known, tensor
-from keras_seq.cells.floats import long_type
-from keras_seq.decoding.ctc_lattice import best, to_front
+from keras_seq.cells.floats import long_type, lowest
+from keras_seq.decoding.ctc_lattice import to_front
 from keras_seq.shapes import fits, static
 
 WORST = -float("inf")
@@ -58,56 +58,66 @@ def check_labels(labels, potentials, real):
 
 
 def first_scores(potentials, *further):
-    """Of the tags before the first step (b, k, ..), of potentials with time first: 0 for one way to tag 0, -inf for others."""
+    """Of the tags before the first step (b, k, ..): 0 for one way to tag 0, -inf for others."""
     size = potentials.shape[-1]
     first = np.full((1, size, *further), WORST)
     first.flat[0] = 0.0
-    shape = (ops.shape(potentials)[1], size, *further)
+    shape = (ops.shape(potentials)[0], size, *further)
     return ops.broadcast_to(ops.convert_to_tensor(first, dtype=potentials.dtype), shape)
 
 
+def indices(potentials):
+    """Of the steps (t,), to go over."""
+    return ops.arange(ops.shape(potentials)[1], dtype="int32")
+
+
 def log_forward(potentials):
-    """Log scores (t + 1, b, k) of all ways to each tag, before each step of potentials (t, b, k, k) and after the last.
+    """Log scores (t + 1, b, k) of all ways to each tag, before each step and after the last.
 
     The best one is taken out before each step, and the scores are those relative to it: as exact after a thousand steps as
     after one.
     """
 
     def body(scores, index):
-        now = ops.take(potentials, index, axis=0)
-        scores = log_sum((scores - best(scores, axis=1))[:, :, None] + now, axis=1)
+        ways = relative(scores, axis=1)[:, :, None] + potentials[:, index]
+        most = best(ways, axis=1)
+        scores = ops.log(ops.sum(ops.exp(ways - most), axis=1)) + most[:, 0]
         return scores, scores
 
     first = first_scores(potentials)
-    _, scores = ops.scan(body, first, ops.arange(ops.shape(potentials)[0], dtype="int32"))
+    _, scores = ops.scan(body, first, indices(potentials))
     return ops.concatenate([first[None], scores], axis=0)
 
 
-def log_sum(x, axis):
-    """log sum exp x, -inf where all are, and the axis gone."""
-    most = best(x, axis)
-    return ops.log(ops.sum(ops.exp(x - most), axis=axis)) + ops.squeeze(most, axis)
-
-
-def shares(x, axis):
-    """exp x / sum exp x; zeros where all are -inf."""
-    x = ops.exp(x - best(x, axis))
-    total = ops.sum(x, axis=axis, keepdims=True)
-    return x / ops.where(total > 0, total, ops.ones_like(total))
-
-
 def pair_shares(potentials, scores):
-    """p(tag i before, tag j at the step | x), (t, b, k, k), by the scores of `log_forward`.
+    """p(tag i before, tag j at the step | x), (b, t, k, k), by the scores of `log_forward`.
 
     From the last step to the first, what a tag has goes to those before it in parts that sum to 1; so do the shares of each
     step, however many there are.
     """
-    before = scores[:-1]
-    ways = shares((before - best(before, axis=2))[..., None] + potentials, axis=2)  # p(tag before | tag)
+    before, after = (ops.swapaxes(x, 0, 1) for x in (relative(scores[:-1], axis=2), scores[1:]))  # batch first
+    after = ops.maximum(after, lowest(backend.standardize_dtype(scores.dtype)))  # of tags that no way leads to
+    ways = ops.exp(before[:, :, :, None] + potentials - after[:, :, None])  # p(tag before | tag)
 
     def back(later, index):
-        return ops.sum(ops.take(ways, index, axis=0) * later[:, None], axis=2), later
+        earlier = ops.sum(ways[:, index] * later[:, None], axis=2)
+        return earlier / ops.sum(earlier, axis=1, keepdims=True), later  # rounding must not add up
 
-    last = shares(scores[-1], axis=1)
-    _, later = ops.scan(back, last, ops.arange(ops.shape(ways)[0], dtype="int32"), reverse=True)
-    return ways * later[:, :, None]
+    _, later = ops.scan(back, last_shares(scores), indices(potentials), reverse=True)
+    return ways * ops.swapaxes(later, 0, 1)[:, :, None]
+
+
+def last_shares(scores):
+    """p(tag after the last step | x), (b, k), by the scores of `log_forward`."""
+    last = ops.exp(relative(scores[-1], axis=1))
+    return last / ops.sum(last, axis=1, keepdims=True)
+
+
+def relative(scores, axis):
+    """The scores less the best of them."""
+    return scores - best(scores, axis)
+
+
+def best(x, axis):
+    """The largest, the axis kept; the least finite number where all are -inf."""
+    return ops.maximum(ops.max(x, axis=axis, keepdims=True), lowest(backend.standardize_dtype(x.dtype)))

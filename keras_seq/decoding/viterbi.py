@@ -8,8 +8,7 @@ import keras
 from keras import ops
 
 from keras_seq.arguments import positive_integer, refuse_unknown
-from keras_seq.decoding.crf_chain import WORST, check_potentials, first_scores, real_steps
-from keras_seq.decoding.ctc_lattice import best
+from keras_seq.decoding.crf_chain import WORST, best, check_potentials, first_scores, indices, real_steps, relative
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
 
 
@@ -26,8 +25,8 @@ def viterbi(potentials: Tensor, n_best: int | None = None) -> tuple[Tensor, Tens
         n_best: how many sequences, the best first; None for the best one without an axis for them.
 
     Returns:
-        `(tags, scores)`: int32 (b, t), -1 at steps that are not real; and (b,), the sums of potentials, in their type, float32 at
-        least. With `n_best` (b, n, t) and (b, n); where a row has fewer sequences the others have the score -inf and tags -1.
+        `(tags, scores)`: int32 (b, t), -1 at steps that are not real; and (b,), the sums of potentials, float32 at least. With
+        `n_best` (b, n, t) and (b, n); where a row has fewer sequences the others have the score -inf and tags -1.
         The probability of tags is `exp(-crf_loss(tags, potentials))`.
 
     Raises:
@@ -45,28 +44,29 @@ def viterbi(potentials: Tensor, n_best: int | None = None) -> tuple[Tensor, Tens
     """
     n = 1 if n_best is None else positive_integer("n_best", n_best)
     potentials = check_potentials(potentials)
-    into = ops.transpose(potentials, (1, 0, 3, 2))  # time first, and the tag before last
-    steps = ops.arange(ops.shape(into)[0], dtype="int32")
+
+    def n_best_ways(scores, now):
+        """`_first_of` the ways to each tag, by the scores before the step and its potentials (b, tag before, tag)."""
+        return _first_of(relative(scores, axis=(1, 2))[:, None] + ops.swapaxes(now, 1, 2)[..., None], n)
 
     def forward(scores, index):
-        ways = _relative(scores)[:, None] + ops.take(into, index, axis=0)[..., None]  # (b, tag, tag before, n)
-        scores = _first_of(ways, n)[0]
+        scores, _ = n_best_ways(scores, potentials[:, index])
         return scores, scores
 
-    first = first_scores(into, n)
-    _, scores = ops.scan(forward, first, steps)
+    first = first_scores(potentials, n)
+    _, scores = ops.scan(forward, first, indices(potentials))
     scores = ops.concatenate([first[None], scores], axis=0)
 
     def back(state, index):
         tag, rank = state
-        now = ops.take_along_axis(ops.take(into, index, axis=0), tag[:, :, None], axis=1)
-        ways = _relative(ops.take(scores, index, axis=0))[:, None] + now[..., None]  # (b, sequence, tag before, n)
-        place = ops.take_along_axis(_first_of(ways, n)[1], rank[:, :, None], axis=2)[:, :, 0]
+        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)  # (b, tag before, sequence)
+        _, places = n_best_ways(scores[index], now)
+        place = ops.take_along_axis(places, rank[..., None], axis=2)[..., 0]
         return (place // n, place % n), state
 
-    total, place = _first_of(scores[-1][:, None], n)  # (b, 1, n)
-    total, place = total[:, 0] + ops.sum(best(scores[:-1], axis=(2, 3)), axis=0)[:, :, 0], place[:, 0]
-    _, (tags, _) = ops.scan(back, (place // n, place % n), steps, reverse=True)
+    total, place = (x[:, 0] for x in _first_of(scores[-1][:, None], n))
+    total = total + ops.sum(best(scores[:-1], axis=(2, 3)), axis=0)[..., 0]
+    _, (tags, _) = ops.scan(back, (place // n, place % n), indices(potentials), reverse=True)
     there = ops.logical_and(real_steps(potentials)[:, None], total[:, :, None] > WORST)
     tags = ops.where(there, ops.transpose(tags, (1, 2, 0)), -1)
     return (tags[:, 0], total[:, 0]) if n_best is None else (tags, total)
@@ -117,11 +117,6 @@ class ViterbiTags(keras.layers.Layer):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "n_best": self.n_best}
-
-
-def _relative(scores):
-    """Scores (b, k, n) less the best one of each row."""
-    return scores - best(scores, axis=(1, 2))
 
 
 def _first_of(ways, n):

@@ -23,10 +23,10 @@ from keras_seq.layers.recurrent import (
     SimpleRNN,
 )
 from keras_seq.layers.rnn import RNN
+from keras_seq.layers.spans import spans_to_tags, tags_to_spans
 from keras_seq.layers.stacked import Stacked
 from keras_seq.layers.streaming import StepForm, Stream, streaming
 from keras_seq.layers.tcn import TCN
-from keras_seq.layers.spans import spans_to_tags, tags_to_spans
 from keras_seq.layers.tdnn import TDNN
 from keras_seq.layers.tree import RecursiveNN, TreeLSTM
 from keras_seq.layers.wavenet import WaveNet, mu_law_decode, mu_law_encode

@@ -147,9 +147,9 @@ def _check_used(tags, first, transitions, last, scheme):
         leads_on |= transitions @ leads_on
     for name, before, after in zip(tags, reached, leads_on, strict=True):
         if not (before and after):
+            place = "after" if before else "before"
             raise ValueError(
-                f"tags: expected each of them in some sequence of {scheme}, but {'no tag may follow' if before else 'none may stand before'} "
-                f"{name!r}, got {list(tags)}"
+                f"tags: expected all that {scheme} needs, but none may stand {place} {name!r} in {list(tags)}"
             )
 
 
