@@ -15,7 +15,6 @@ from keras_seq.decoding.crf_chain import (
     WORST,
     check_labels,
     check_potentials,
-    last_shares,
     log_forward,
     pair_shares,
     real_steps,
@@ -139,10 +138,11 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
     @custom_gradient
     def negative_log(potentials):
         scores = log_forward(potentials)
-        before_step, after_step = (ops.swapaxes(x, 0, 1) for x in (relative(scores[:-1], axis=2), scores[1:]))
-        logs = _at(before_step, before) + _at(flat(potentials), pair) - _at(after_step, labels)
-        total = ops.sum(ops.where(counted, logs, ops.zeros_like(logs)), axis=1)
-        total = total + ops.log(_at(last_shares(scores)[:, None], last[:, None]))[:, 0]
+        shares = relative(ops.swapaxes(scores[:-1], 0, 1), axis=2)  # of the tags before each step (b, t, k), logs
+        arriving = ops.take_along_axis(potentials, labels[..., None, None], axis=3)[..., 0]  # (b, t, tag before)
+        logs = _log_of_share(shares + arriving, before)
+        logs = ops.where(counted, logs, ops.zeros_like(logs))
+        total = ops.sum(logs, axis=1) + _log_of_share(scores[-1], last)
 
         def gradient(*upstream, **given):
             (upstream,) = upstream or (given["upstream"],)
@@ -229,6 +229,15 @@ def crf_check_labels(
         raise ValueError(
             f"labels: {len(wrong)} of {len(labels)} rows are wrong, the first is row {row}: at step {step} {message}"
         )
+
+
+def _log_of_share(scores, index):
+    """log(exp scores[.., index] / sum exp scores), exact where it is near 0: of differences, the largest of which is apart."""
+    others = scores - ops.take_along_axis(scores, index[..., None], axis=-1)
+    largest = ops.argmax(others, axis=-1)
+    most = ops.max(others, axis=-1)
+    rest = ops.exp(others - most[..., None]) * (1 - ops.one_hot(largest, others.shape[-1], dtype=others.dtype))
+    return -(most + ops.log1p(ops.sum(rest, axis=-1)))
 
 
 def _at(x, index):

@@ -112,9 +112,12 @@ class CRF(keras.layers.Layer):
             initializer=drawn_long(self.transition_initializer),
             regularizer=self.transition_regularizer,
             constraint=self.transition_constraint,
+            autocast=False,
         )
         self.start_scores, self.end_scores = (
-            self.add_weight(name=name, shape=(self.size,), initializer=drawn_long(self.boundary_initializer))
+            self.add_weight(
+                name=name, shape=(self.size,), initializer=drawn_long(self.boundary_initializer), autocast=False
+            )
             for name in ("start_scores", "end_scores")
         )
 
@@ -145,7 +148,12 @@ class CRF(keras.layers.Layer):
     def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         return None
 
+    def compute_output_spec(self, sequences: Any, mask: Any = None) -> Any:
+        shape = self.compute_output_shape(sequences.shape)
+        return keras.KerasTensor(shape, dtype=long_type(self.variable_dtype))
+
     def compute_output_shape(self, sequences_shape: Shape) -> Any:
+        self._check_width(sequences_shape)
         return (*sequences_shape, self.size)
 
     def get_config(self) -> Config:
