@@ -203,7 +203,12 @@ def test_every_public_layer_and_cell_is_in_a_row():
     public = {n for n in keras_seq.__all__ if inspect.isclass(getattr(keras_seq, n))}
     public = {n for n in public if issubclass(getattr(keras_seq, n), keras.layers.Layer)}
     bases = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
-    elsewhere = {"GraphRecurrent", "RecursiveNN", "TreeLSTM"}  # tests/layers/test_graphs.py and test_trees.py
+    elsewhere = {
+        "CRF",
+        "GraphRecurrent",
+        "RecursiveNN",
+        "TreeLSTM",
+    }  # tests/layers/test_crf_layer.py, .._graphs.py, .._trees.py
     assert public - covered - cells - bases - elsewhere == {"StepForm"}, "StepForm is in the row of streams"
 
 
@@ -390,6 +395,9 @@ def check_likelihoods():
 TABLE = np.log([[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.5, 0.2], [0.3, 0.3, 0.2, 0.2], [0.25] * 4])
 
 
+UNCHANGED = np.where(np.eye(4), 0.0, -np.inf)
+
+
 def decoded(dtype):
     """What each decoder makes of logits of a type, `{name: results}`."""
     table, state, prompt = tf.constant(TABLE, dtype), tf.zeros((2, 3), dtype), tf.constant([[1, 0], [1, 2]])
@@ -404,6 +412,10 @@ def decoded(dtype):
     rng = np.random.default_rng(0)
     logits, mask = tf.constant(rng.normal(size=(2, 6, 4)), dtype), tf.constant(rng.random((2, 6)) < 0.8)
     labels = tf.constant([[1, 2, 0], [3, 3, 1]])
+    potentials = tf.where(
+        mask[..., None, None], logits[..., None] - logits[..., None, :], tf.constant(UNCHANGED, dtype)
+    )
+    tags = tf.constant([[1, 2, 0, 0, 3, 1]] * 2)
     return {
         "greedy": lambda: decoding.greedy(step, state, prompt, **given, **limits),
         "sample": lambda: decoding.sample(step, state, prompt, seed=1, **given),
@@ -412,6 +424,11 @@ def decoded(dtype):
         "feed_back": lambda: decoding.feed_back(lambda x, s: (x / 2, s), tf.ones((2, 3), dtype), state, 4),
         "ctc_loss": lambda: decoding.ctc_loss(labels, logits, mask),
         "CTCLoss": lambda: decoding.CTCLoss()(labels, logits),
+        "random field": lambda: [
+            decoding.CRFLoss()(tags, potentials),
+            decoding.crf_marginals(potentials),
+            *decoding.viterbi(potentials, n_best=2),
+        ],
         "ctc_greedy": lambda: decoding.ctc_greedy(logits, mask),
         "ctc_align": lambda: decoding.ctc_align(logits, labels, mask),
         "ctc_beam_search": lambda: decoding.ctc_beam_search(logits, 3, mask=mask),

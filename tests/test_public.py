@@ -15,6 +15,7 @@ import keras_seq
 SURFACE = {
     "keras_seq": [
         "AR",
+        "CRF",
         "GRU",
         "LRU",
         "LSTM",
@@ -71,11 +72,18 @@ SURFACE = {
         "mu_law_decode",
         "mu_law_encode",
         "parse_trees",
+        "spans_to_tags",
         "streaming",
+        "tags_to_spans",
     ],
     "keras_seq.decoding": [
+        "CRFLoss",
         "CTCLoss",
+        "ViterbiTags",
         "beam_search",
+        "crf_check_labels",
+        "crf_loss",
+        "crf_marginals",
         "ctc_align",
         "ctc_beam_search",
         "ctc_check_labels",
@@ -84,6 +92,7 @@ SURFACE = {
         "feed_back",
         "greedy",
         "sample",
+        "viterbi",
     ],
     "keras_seq.models": [
         "ImageCaptioner",
@@ -147,7 +156,7 @@ SURFACE = {
         "TruncatedBPTT",
         "stream_chunks",
     ],
-    "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "cider_d", "corpus_bleu"],
+    "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "SpanScores", "cider_d", "corpus_bleu"],
 }
 ABSTRACT = {"Cell", "GatedCell", "ReadoutCell", "FeedbackCell"}
 PUBLIC = [(module, name) for module, names in SURFACE.items() for name in names]

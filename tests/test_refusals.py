@@ -120,6 +120,10 @@ def classes():
     found["PinballLoss"] = (PinballLoss, {})
     for split in (analysis.block_split, analysis.interleaved_split):
         found[split.__name__] = (split, {"steps": 40})
+    found["CRF"] = (keras_seq.CRF, {"tags": 3})
+    found["CRFLoss"] = (decoding.CRFLoss, {})
+    found["ViterbiTags"] = (decoding.ViterbiTags, {})
+    found["SpanScores"] = (metrics.SpanScores, {"tags": ["O", "B-a", "I-a"]})
     for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
         found[cls.__name__] = (cls, {})
     found["GradientMonitor"] = (GradientMonitor, {"data": (np.zeros((2, 3)), np.zeros(2))})
@@ -318,6 +322,7 @@ for name in ("greedy", "sample", "beam_search"):
     refuses(
         "state", f"{name}, other rows", lambda objects, d=decode: d(step, {"h": np.zeros((3, 1))}, PROMPT, **LIMITS)
     )
+POTENTIALS = np.zeros((*LABELS.shape, 4, 4))
 for what, labels in {
     "parts": LABELS + 0.4,
     "NaN": LABELS * NAN,
@@ -326,6 +331,7 @@ for what, labels in {
     "words": "ab",
 }.items():
     refuses("labels", f"CTC, {what}", lambda objects, labels=labels: decoding.ctc_loss(labels, LOGITS))
+    refuses("labels", f"CRF, {what}", lambda objects, labels=labels: decoding.crf_loss(labels, POTENTIALS))
     refuses("labels", f"CTC alignment, {what}", lambda objects, labels=labels: decoding.ctc_align(LOGITS, labels))
 for name in ("ctc_greedy", "ctc_beam_search"):
     decode = getattr(decoding, name)

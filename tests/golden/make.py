@@ -21,8 +21,8 @@ import keras
 import numpy as np
 
 import keras_seq
-from keras_seq.decoding import CTCLoss
-from keras_seq.metrics import BitsPerCharacter, Perplexity
+from keras_seq.decoding import CRFLoss, CTCLoss, ViterbiTags, crf_marginals, viterbi
+from keras_seq.metrics import BitsPerCharacter, Perplexity, SpanScores
 from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel, Seq2Seq, Vocabulary
 from keras_seq.training import (
     BlockIdentity,
@@ -155,6 +155,14 @@ def evaluated(model, inputs):
 
 def loss(model, inputs):
     return model.loss(inputs["y"], model(inputs["x"]))
+
+
+def marginals(model, inputs):
+    return crf_marginals(model(inputs))
+
+
+def two_best(model, inputs):
+    return viterbi(model(inputs), n_best=2)
 
 
 def constrained(model, inputs):
@@ -356,6 +364,26 @@ def graph():
     return keras.Model([nodes, edges, types], layer(nodes, edges=edges, types=types))
 
 
+TAGS = ["O", "B-x", "I-x"]
+
+
+def field():
+    return layer(lambda: keras_seq.CRF(TAGS, "BIO", transition_initializer="ones", name="golden")).make()
+
+
+def tagger():
+    return keras.Sequential([keras.Input((None, D, D)), ViterbiTags(n_best=2)])
+
+
+def scored(**compiled):
+    model = keras.Sequential([keras.Input((None, D)), keras_seq.CRF(TAGS)])
+    model.compile(**{"loss": CRFLoss(reduction="sum"), "run_eagerly": True, **compiled})
+    return model
+
+
+TAGGED = {"x": FRAMES["x"], "y": np.array([[1, 2, 0, 1, 0], [0, 0, 1, 2, 2], [1, 1, 0, 0, 1]], "int32")}
+
+
 RECIPES = {
     "SimpleRNN": memory("SimpleRNN", U, state=[U]),
     "Elman": memory("Elman", U, outputs=2, state=[U]),
@@ -451,6 +479,10 @@ RECIPES = {
         (loss,),
         {**FRAMES, "y": FRAMES["x"][..., :1]},
     ),
+    "CRF": Recipe(field, (marginals, two_best), {"mask": MASK}),
+    "ViterbiTags": Recipe(tagger, (of_x,), {"x": np.random.default_rng(9).normal(size=(B, T, D, D)).astype("float32")}),
+    "CRFLoss": Recipe(scored, (loss,), TAGGED),
+    "SpanScores": Recipe(lambda: scored(metrics=[SpanScores(TAGS, average="macro")]), (evaluated,), TAGGED),
     "Perplexity": Recipe(lambda: dense(5, metrics=[Perplexity(pad=2)]), (evaluated,), {**FRAMES, **TARGETS}),
     "BitsPerCharacter": Recipe(
         lambda: dense(5, metrics=[BitsPerCharacter(pad=None)]), (evaluated,), {**FRAMES, **TARGETS}

@@ -99,6 +99,7 @@ DRAWN = {
     "CoupledLSTM": memory("CoupledLSTM", units=3),
     "NoForgetLSTM": memory("NoForgetLSTM", units=3),
     "GRU": memory("GRU", units=3, reset_after=True),
+    "CRF": memory("CRF", tags=4),
     "TDNN": memory("TDNN", units=3, delays=2, weight_normalization=True),
     "TCN": memory("TCN", filters=3, dilations=[1, 2]),
     "WaveNet": memory("WaveNet", filters=3, dilations=[1, 2], outputs=2),
