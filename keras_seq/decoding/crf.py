@@ -21,7 +21,7 @@ from keras_seq.decoding.crf_chain import (
     relative,
 )
 from keras_seq.engine.backend import custom_gradient
-from keras_seq.layers.spans import allowed_transitions, check_names
+from keras_seq.layers.spans import allowed_transitions, check_tags
 from keras_seq.shapes import fits
 from keras_seq.typing import Config, DType, Tensor
 
@@ -219,8 +219,8 @@ def crf_check_labels(
     real = np.ones(labels.shape, bool) if mask is None else np.asarray(mask)
     if real.shape != labels.shape or real.dtype != bool:
         raise ValueError(f"mask: expected booleans of shape {labels.shape}, got {real.dtype} {real.shape}")
-    names = list(map(str, range(tags))) if isinstance(tags, int) and not isinstance(tags, bool) else tags
-    names = check_names(names)
+    given, number = check_tags(tags)
+    names = given if isinstance(given, list) else list(map(str, range(number)))
     whole = [np.ones(n, bool) for n in (len(names), (len(names),) * 2, len(names))]
     allowed = whole if scheme is None else allowed_transitions(names, scheme)
     wrong = [(row, *found) for row in range(len(labels)) if (found := _wrong(labels[row], real[row], names, allowed))]

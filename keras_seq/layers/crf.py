@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import constraints, initializers, ops, regularizers
 
-from keras_seq.arguments import described, named, positive_integer, refuse_unknown
+from keras_seq.arguments import described, named, refuse_unknown
 from keras_seq.cells.floats import drawn_long, long_type
-from keras_seq.layers.spans import allowed_transitions, check_names
+from keras_seq.layers.spans import allowed_transitions, check_tags
 from keras_seq.shapes import check_sequences, fits
 from keras_seq.typing import Config, Constraint, Initializer, LayerArguments, Regularizer, Shape, Tensor
 
@@ -92,7 +92,7 @@ class CRF(keras.layers.Layer):
         refuse_unknown(type(self), kwargs)
         super().__init__(**{"autocast": False, **kwargs})
         self.supports_masking = True
-        self.tags, self.size = _tags_and_number(tags)
+        self.tags, self.size = check_tags(tags)
         self.scheme = scheme
         self._allowed = None
         if scheme is not None:
@@ -167,16 +167,3 @@ class CRF(keras.layers.Layer):
 def _unchanged(size, dtype):
     """The potentials of a step that is not there, (k, k): from each tag to itself, at no cost."""
     return ops.convert_to_tensor(np.where(np.eye(size), 0.0, -np.inf), dtype=dtype)
-
-
-def _tags_and_number(tags):
-    """The names as a list and how many they are, or their number twice."""
-    if isinstance(tags, (list, tuple)):
-        names = check_names(tags)
-        return names, len(names)
-    if isinstance(tags, str):
-        raise TypeError(f"tags: expected a list of names or their number, got {tags!r}")
-    number = positive_integer("tags", tags)
-    if number < 2:
-        raise ValueError(f"tags: expected two or more, got {number}")
-    return number, number

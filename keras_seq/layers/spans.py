@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_seq.arguments import one_of
+from keras_seq.arguments import one_of, positive_integer
 
 SCHEMES = ("BIO", "BIOES")
 PREFIXES = "OBIES"
@@ -119,6 +119,19 @@ def check_names(tags: Sequence[str]) -> list[str]:
     if len(tags) < 2 or len(set(tags)) < len(tags):
         raise ValueError(f"tags: expected two or more different names, got {list(tags)}")
     return list(tags)
+
+
+def check_tags(tags: Any) -> tuple[Any, int]:
+    """The names as a list and how many they are, or their number twice."""
+    if isinstance(tags, (list, tuple)):
+        names = check_names(tags)
+        return names, len(names)
+    if isinstance(tags, str):
+        raise TypeError(f"tags: expected a list of names or their number, got {tags!r}")
+    number = positive_integer("tags", tags)
+    if number < 2:
+        raise ValueError(f"tags: expected two or more, got {number}")
+    return number, number
 
 
 def allowed_transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
