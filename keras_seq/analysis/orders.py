@@ -15,7 +15,8 @@ from keras_seq.cells.narx import delays_of
 from keras_seq.layers import AR, NARX
 from keras_seq.typing import Tensor
 
-CRITERIA = ("aic", "aicc", "bic", "fpe", "one_step", "free_run")
+TITLES = {"aic": "AIC", "aicc": "AICc", "bic": "BIC", "fpe": "FPE", "one_step": "one step", "free_run": "free run"}
+CRITERIA = tuple(TITLES)
 
 
 class Order(NamedTuple):
@@ -50,16 +51,21 @@ class OrderSelection(NamedTuple):
 
     def __str__(self) -> str:
         shown = [c for c in CRITERIA if not all(math.isnan(getattr(o, c)) for o in self.orders)]
-        titles = {"one_step": "one step", "free_run": "free run"}
-        rows = [["input delays", "output delays", "weights", *(titles.get(c, c.upper()) + " " for c in shown)]]
+        rows = [["input delays", "output delays", "weights", *(TITLES[c] + " " for c in shown)]]
         for order in self.orders:
             row = [_listed(order.input_delays), _listed(order.output_delays), str(order.weights)]
             for criterion in shown:
-                value = getattr(order, criterion)
-                text = "diverges" if math.isinf(value) and criterion == "free_run" else f"{value:.5g}"
-                row.append(text + ("*" if order is self.best(criterion) else " "))
+                best = self.best(criterion)
+                mark = "*" if order is best else " "
+                row.append(_shown(criterion, getattr(order, criterion), getattr(best, criterion)) + mark)
             rows.append(row)
-        return f"{table(rows)}\n* the least of its column"
+        return f"{table(rows)}\n* the least of its column; AIC, AICc and BIC are shown as what they are above it"
+
+
+def _shown(criterion, value, least):
+    if criterion in ("aic", "aicc", "bic") and math.isfinite(least):
+        return f"{value - least:.1f}"
+    return "diverges" if criterion == "free_run" and math.isinf(value) else f"{value:.5g}"
 
 
 def fit_arx(targets: Tensor, sequences: Tensor | None = None, input_delays: Any = 1, output_delays: Any = 1) -> NARX:

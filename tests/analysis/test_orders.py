@@ -115,7 +115,10 @@ def test_a_series_without_inputs_and_the_table():
     assert [line.split("  ")[0] for line in lines[1:4]] == ["-"] * 3
     assert "1, 24" in lines[2]
     assert "1..3" in lines[3]
-    assert lines[-1] == "* the least of its column"
+    assert lines[-1].startswith("* the least of its column; AIC, AICc and BIC are shown as what they are above it")
+    best = found.best("bic")
+    for line, order in zip(lines[1:4], found.orders, strict=True):
+        assert f" {order.bic - best.bic:.1f}" in line
     assert sum(line.count("*") for line in lines[1:4]) == 6
 
 
