@@ -13,6 +13,7 @@ __all__ = [
     "AutocastScope",
     "DropoutRNNCell",
     "carried_mask",
+    "carry_mask",
     "kept_batch",
     "loop_of_keras",
     "new_dropout_mask",
@@ -29,6 +30,11 @@ __all__ = [
 def carried_mask(x: Any) -> Any:
     """The mask that Keras carries with a tensor; None for none. A loss is given the tensor, but not its mask."""
     return getattr(x, "_keras_mask", None)
+
+
+def carry_mask(x: Any, mask: Any) -> None:
+    """Let Keras carry a mask with a tensor; it does so itself for what a layer puts out, not for what is made in its place."""
+    x._keras_mask = mask
 
 
 def kept_batch(layer: keras.layers.RNN) -> int | None:

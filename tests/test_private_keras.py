@@ -32,6 +32,9 @@ def test_a_mask_is_carried_with_a_tensor():
     x = keras.layers.Masking()(tf.constant([[[1.0], [0.0]]]))
     np.testing.assert_array_equal(_keras.carried_mask(x), [[True, False]])
     assert _keras.carried_mask(tf.ones(2)) is None
+    y = tf.ones((1, 2, 1))
+    _keras.carry_mask(y, tf.constant([[False, True]]))
+    np.testing.assert_array_equal(_keras.carried_mask(keras.layers.ReLU()(y)), [[False, True]])
 
 
 def test_how_many_rows_a_stateful_layer_keeps():

@@ -145,6 +145,7 @@ SURFACE = {
     "keras_seq.training": [
         "BlockIdentity",
         "GradientMonitor",
+        "LevenbergMarquardt",
         "OnlineLearner",
         "PinballLoss",
         "RTRL",
@@ -154,6 +155,7 @@ SURFACE = {
         "SpectralRadiusRegularizer",
         "UORO",
         "TruncatedBPTT",
+        "free_run_pieces",
         "stream_chunks",
     ],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "SpanScores", "cider_d", "corpus_bleu"],

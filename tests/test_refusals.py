@@ -26,10 +26,12 @@ from keras_seq.models import (
 from keras_seq.training import (
     BlockIdentity,
     GradientMonitor,
+    LevenbergMarquardt,
     PinballLoss,
     SpectralRadiusConstraint,
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
+    free_run_pieces,
 )
 
 NAN = float("nan")
@@ -50,7 +52,7 @@ MAY_BE = {
     "weights": {"[]", "(1, 2)", "[3, 'a']"},  # and so is how many weights
     "seed": {"0", "-1"},
     "pad": {"None", "0", "-1"},
-    **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength")},
+    **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength", "damping")},
     "data": {"(1, 2)", "[3, 'a']"},  # a batch, of whatever the model takes
     "layers": {"[]"},
     "lags": {"(1, 2)"},
@@ -127,6 +129,10 @@ def classes():
     for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
         found[cls.__name__] = (cls, {})
     found["GradientMonitor"] = (GradientMonitor, {"data": (np.zeros((2, 3)), np.zeros(2))})
+    small = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    found["LevenbergMarquardt"] = (LevenbergMarquardt, {"model": small})
+    pieces = {"inputs": np.zeros((9, 2)), "outputs": np.zeros((9, 1)), "warm_up": 2, "steps": 3}
+    found["free_run_pieces"] = (free_run_pieces, pieces)
     found["mu_law_encode"] = (keras_seq.mu_law_encode, {"signal": np.zeros(3, "float32")})
     found["mu_law_decode"] = (keras_seq.mu_law_decode, {"classes": np.zeros(3, "int32")})
     return found

@@ -1,7 +1,9 @@
 """Learning rules for streams that do not end, and what long memories ask for."""
 
+from keras_seq.training.levenberg import LevenbergMarquardt
 from keras_seq.training.monitor import GradientMonitor
 from keras_seq.training.online import OnlineLearner
+from keras_seq.training.pieces import free_run_pieces
 from keras_seq.training.quantiles import PinballLoss
 from keras_seq.training.remedies import (
     BlockIdentity,
@@ -18,6 +20,7 @@ __all__ = [
     "UORO",
     "BlockIdentity",
     "GradientMonitor",
+    "LevenbergMarquardt",
     "OnlineLearner",
     "PinballLoss",
     "SnAp1",
@@ -25,5 +28,6 @@ __all__ = [
     "SpectralRadiusInitializer",
     "SpectralRadiusRegularizer",
     "TruncatedBPTT",
+    "free_run_pieces",
     "stream_chunks",
 ]

@@ -1,0 +1,272 @@
+"""The residuals of a model as a function of one vector of weights, in float64, and how they change with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_seq._keras import carried_mask
+from keras_seq.arguments import finite_array
+from keras_seq.shapes import fits
+from keras_seq.training.float64_copy import check_model, float64_copy
+from keras_seq.training.sensitivities import Sensitivities
+from keras_seq.typing import Tensor
+
+CHUNK_BYTES = 2**26
+"""How much of the Jacobian is held at a time, where a single row takes no more."""
+FAR = 1e6
+"""Times the largest target: an output further from zero diverges."""
+
+
+class Batch(NamedTuple):
+    """Rows of data in float64, the last batch filled up with rows that are not real.
+
+    Attributes:
+        x: the inputs, a flat list.
+        y: the targets.
+        weight: of each row or each of its entries.
+        real: 1 for a row of the data, 0 for one that fills up.
+    """
+
+    x: list[Tensor]
+    y: Tensor
+    weight: Tensor
+    real: Tensor
+
+
+class Sums(NamedTuple):
+    """Over all entries: the weighted squares of the residuals, and how many entries the mask shows; and the outputs."""
+
+    squares: Any
+    count: Any
+    outputs: Any
+
+
+class Data(NamedTuple):
+    """All rows in batches of one size, and how far from zero an output may be."""
+
+    batches: list[Batch]
+    bound: float
+
+
+class Normal(NamedTuple):
+    """The normal equations of the residuals r with the Jacobian J: J^T J, J^T r, and what `Sums` has but the outputs."""
+
+    product: Any
+    gradient: Any
+    squares: Any
+    count: Any
+
+
+class Residuals:
+    """r(w) = sqrt(weight) (f(x; w) - y) of a Sequential or functional model f with one output, over its trainable weights.
+
+    The model is copied in float64. A product of the Jacobian with a direction v of the weights is the derivative, by u, of the
+    product u^T J with a cotangent u, which is linear in it:
+
+        J v = d/du (u^T J) v
+
+    so that any layer with a gradient has it, recurrent ones too. J has a column for each weight; J^T J is summed over batches.
+
+    Args:
+        model: the model; it is not changed.
+        jit_compile: compile by XLA.
+    """
+
+    def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+        check_model(model)
+        self.model = model
+        self.copy = float64_copy(model)
+        self.weights = self.copy.trainable_variables
+        self.sizes = [math.prod(w.shape) for w in self.weights]
+        self.size = sum(self.sizes)
+        further = {"jit_compile": jit_compile, "autograph": False}
+        self.sums = tf.function(self._sums, **further)
+        self.normal = tf.function(self._normal, **further)
+        self.jacobian = tf.function(self._jacobian, **further)
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def current(self) -> np.ndarray:
+        """The weights of the model as one vector; the copy is given those that are not trained."""
+        for ours, theirs in zip(self.copy.variables, self.model.variables, strict=True):
+            ours.assign(keras.ops.cast(theirs, ours.dtype))
+        return self._joined(self.model)
+
+    def drawn(self) -> np.ndarray:
+        """Newly drawn weights, as one vector, by the initializers of the model."""
+        return self._joined(float64_copy(self.model, weights=False))
+
+    def _joined(self, model):
+        found = [np.asarray(keras.ops.convert_to_numpy(v), "float64").ravel() for v in model.trainable_variables]
+        return np.concatenate(found)
+
+    def assign(self, vector: np.ndarray) -> None:
+        """Give the model these weights."""
+        parts = np.split(vector, np.cumsum(self.sizes)[:-1])
+        for variable, part in zip(self.model.trainable_variables, parts, strict=True):
+            variable.assign(part.reshape(variable.shape).astype(variable.dtype))
+
+    # -- over all the data --------------------------------------------------------------------------------------------
+
+    def total_normal(self, vector: np.ndarray, data: Data) -> Normal:
+        """The normal equations of all batches together, as arrays."""
+        found: list[Any] = []
+        for batch in data.batches:
+            new = [v.numpy() for v in self.normal(tf.constant(vector), batch)]
+            found = [a + b for a, b in zip(found, new, strict=True)] if found else new
+        return Normal(*found)
+
+    def total_sums(self, vector: np.ndarray, data: Data) -> Sums:
+        """The sums of all batches together, and all outputs, those of filled up rows left out, as arrays."""
+        each = [self.sums(tf.constant(vector), batch) for batch in data.batches]
+        outputs = [one.outputs.numpy()[batch.real.numpy() > 0] for one, batch in zip(each, data.batches, strict=True)]
+        return Sums(
+            sum(one.squares.numpy() for one in each), sum(one.count.numpy() for one in each), np.concatenate(outputs)
+        )
+
+    # -- what is compiled ---------------------------------------------------------------------------------------------
+
+    def _values(self, vector):
+        return [tf.reshape(p, w.shape) for p, w in zip(tf.split(vector, self.sizes), self.weights, strict=True)]
+
+    def _run(self, values, x):
+        with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
+            return self.copy(tree.pack_sequence_as(self.copy.input, list(x)), training=True)
+
+    def _outputs(self, vector, x):
+        return self._run(self._values(vector), x)
+
+    def _weighted(self, outputs, batch):
+        """`(the residuals, flat, the roots of their weights, how many entries the mask shows)`."""
+        shown, mask = batch.real, carried_mask(outputs)
+        if mask is not None:
+            shown = _beside(shown, mask) * tf.cast(mask, outputs.dtype)
+        shown = tf.ones_like(outputs) * _beside(shown, outputs)
+        scale = tf.sqrt(_beside(batch.weight, outputs)) * shown
+        # a masked target may be NaN
+        residuals = tf.where(scale > 0, outputs - batch.y, tf.zeros_like(outputs)) * scale
+        return tf.reshape(residuals, (-1,)), scale, tf.reduce_sum(shown)
+
+    def _sums(self, vector, batch):
+        outputs = self._outputs(vector, batch.x)
+        residuals, _, count = self._weighted(outputs, batch)
+        return Sums(tf.reduce_sum(residuals**2), count, outputs)
+
+    def _jacobian(self, vector, batch):
+        """`(J^T (p, n), r (n,), how many entries the mask shows)`."""
+        values = self._values(vector)
+        with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
+            run = Sensitivities(self.weights, values)
+            outputs = run.run(self.copy, batch.x)
+        residuals, scale, count = self._weighted(outputs, batch)
+        derivatives = run.of(outputs)
+        jacobian = tf.where(scale > 0, derivatives, tf.zeros_like(derivatives)) * scale
+        return tf.reshape(jacobian, (self.size, -1)), residuals, count
+
+    def _normal(self, vector, batch):
+        jacobian, residuals, count = self._jacobian(vector, batch)
+        product = tf.matmul(jacobian, jacobian, transpose_b=True)
+        return Normal(product, tf.linalg.matvec(jacobian, residuals), tf.reduce_sum(residuals**2), count)
+
+
+def _beside(x, like):
+    """`x`, which has the first axes of `like`, with as many axes; or, where they are as many, `x` itself."""
+    return tf.reshape(x, tf.concat([tf.shape(x), tf.ones(len(like.shape) - len(x.shape), tf.int32)], 0))
+
+
+# -- data ----------------------------------------------------------------------------------------------------------------
+
+
+def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any, max_bytes: int) -> Data:
+    """Arrays as batches of one size; a TypeError or ValueError, its words after `name`, if they do not fit the model.
+
+    As many rows as the Jacobian has room for in `CHUNK_BYTES` go into a batch.
+    """
+    flat = inputs_of(residuals, name, x)
+    rows = len(flat[0])
+    shape = output_shape(residuals, flat)
+    y = _array(f"{name}y", y)
+    y = y[..., None] if y.shape == shape[:-1] and shape[-1] == 1 else y
+    if y.shape != shape:
+        raise ValueError(f"{name}y: expected shape {shape} like the output, got {y.shape}")
+    weight = np.ones(rows) if sample_weight is None else finite_array(f"{name}sample_weight", sample_weight)
+    if weight.shape != shape[: weight.ndim] or not weight.ndim:
+        raise ValueError(f"{name}sample_weight: expected the first axes of {shape}, got {weight.shape}")
+    if np.any(weight < 0):
+        raise ValueError(f"{name}sample_weight: expected numbers of at least 0, got {weight.min()}")
+    counted = np.broadcast_to(weight.reshape(*weight.shape, *[1] * (len(shape) - weight.ndim)) > 0, shape)
+    if not counted.any():
+        raise ValueError(f"{name}sample_weight: expected some above 0, got none")
+    y = np.where(counted, y, 0)
+    if not np.isfinite(y).all():
+        raise ValueError(f"{name}y: expected finite numbers, got NaN or infinity")
+    of_one = 8 * residuals.size * math.prod(shape[1:])
+    size = max(1, min(rows, CHUNK_BYTES // of_one))
+    wanted = 2 * size * of_one + 4 * 8 * residuals.size**2
+    if wanted > max_bytes:
+        raise ValueError(
+            f"model: expected a fit that takes at most {max_bytes} bytes, got {wanted}: {residuals.size} weights, "
+            f"{math.prod(shape[1:])} residuals of a row"
+        )
+    bound = FAR * max(float(np.abs(y).max()), 1e-300)
+    return Data(list(_batches(flat, y, weight, -(-rows // -(-rows // size)))), bound)
+
+
+def output_shape(residuals: Residuals, flat: list[np.ndarray]) -> tuple[int, ...]:
+    """That of the output for these inputs."""
+    given = [keras.KerasTensor(v.shape, v.dtype) for v in flat]
+    return tuple(residuals.copy(tree.pack_sequence_as(residuals.copy.input, given)).shape)
+
+
+def divergence(outputs: np.ndarray, bound: float) -> str | None:
+    """Where an output is first not finite or beyond the bound, as words; None if all is well."""
+    wrong = ~(np.abs(outputs) <= bound)
+    if not wrong.any():
+        return None
+    row = int(np.argmax(wrong.reshape(len(wrong), -1).any(axis=1)))
+    where = f"row {row}"
+    if outputs.ndim > 2:
+        where = f"step {int(np.argmax(wrong[row].reshape(wrong.shape[1], -1).any(axis=1)))} of {where}"
+    return f"diverges at {where}: beyond {bound:.3g}, {FAR:.0e} times the largest target"
+
+
+def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
+    """The inputs of the model as a flat list of arrays, those of floating type in float64."""
+    wanted, flat = tree.flatten(residuals.copy.input), tree.flatten(x)
+    if len(wanted) == 1 and len(flat) != 1:
+        flat = [x]
+    if len(flat) != len(wanted):
+        raise ValueError(f"{name}x: expected {len(wanted)} arrays, got {len(flat)}")
+    found = []
+    for spec, value in zip(wanted, flat, strict=True):
+        array = _array(f"{name}x", value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
+        if not fits(array.shape, spec.shape) or not len(array):
+            raise ValueError(f"{name}x: expected shape {tuple(spec.shape)}, got {array.shape}")
+        if "float" in spec.dtype and not np.isfinite(array).all():
+            raise ValueError(f"{name}x: expected finite numbers, got NaN or infinity")
+        found.append(array)
+    if len({len(v) for v in found}) > 1:
+        raise ValueError(f"{name}x: expected as many rows in each array, got {[len(v) for v in found]}")
+    return found
+
+
+def _array(name, value):
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected an array of numbers, got {value!r:.80}") from error
+
+
+def _batches(flat, y, weight, size):
+    for begin in range(0, len(y), size):
+        part = [v[begin : begin + size] for v in (*flat, y, weight)]
+        missing = size - len(part[0])
+        real = np.concatenate([np.ones(size - missing), np.zeros(missing)])
+        *x, targets, weights = [tf.constant(np.concatenate([v, np.repeat(v[-1:], missing, axis=0)])) for v in part]
+        yield Batch(x, targets, weights, tf.constant(real))
