@@ -1,4 +1,4 @@
-"""Learning rules for streams that do not end, and what long memories ask for."""
+"""Learning rules for streams that do not end, least squares for models of plants, and what long memories ask for."""
 
 from keras_seq.training.levenberg import LevenbergMarquardt
 from keras_seq.training.monitor import GradientMonitor

@@ -41,28 +41,27 @@ class MemoryLoop:
     def __init__(self, layer: Any, places: Sequence[tuple[int, Tensor]], size: int) -> None:
         self.layer, self.places, self.size = layer, places, size
         self.step, variables = pure_step(layer.cell)
-        values = {id(value): value for _, value in places}
         self.values = [tf.convert_to_tensor(v) for v in variables]
         self.trained = [value for _, value in places]
-        assert all(any(t is v for v in self.values) for t in values.values())
 
     def run(
         self, sequences: Dual, states: Sequence[Dual], mask: Tensor | None, targets: Tensor | None
     ) -> tuple[Dual, list[Dual]]:
         """`(outputs, final states)`; the first steps are fed the targets (b, w, k), if there are any."""
-        states, known = list(states), 0 if targets is None else targets.shape[1]
+        carried, known = list(states), 0 if targets is None else targets.shape[1]
         mask = None if mask is None else self._steps(tf.cast(mask, "bool"))
         x = Dual(*(None if part is None else self._steps(part) for part in sequences))
-        last, stacks = None, []
+        last: Any = None
+        stacks = []
         for begin, end in ((0, known), (known, x.value.shape[0])):
             if begin < end:
                 now = Dual(*(None if part is None else part[begin:end] for part in x))
                 fed = self._steps(targets) if end == known else None
-                last, states, made = self._loop(now, fed, None if mask is None else mask[begin:end], last, states)
+                last, carried, made = self._loop(now, fed, None if mask is None else mask[begin:end], last, carried)
                 stacks.append(made)
         if not self.layer.return_sequences:
-            return last, states
-        return Dual(*(swap(tf.concat(parts, 0)) for parts in zip(*stacks, strict=True))), states
+            return last, carried
+        return Dual(*(swap(tf.concat(parts, 0)) for parts in zip(*stacks, strict=True))), carried
 
     def _steps(self, x):
         """(b, t, ...) as (t, b, ...), in the order of processing."""
@@ -135,17 +134,17 @@ class MemoryLoop:
         found = tf.vectorized_map(one, (*repeated, tf.tile(tf.eye(width, dtype=states[0].dtype), [rows, 1])))
         found = [tf.reshape(g, (rows, width, g.shape[-1])) for g in found]
         n = len(states) + by_inputs
-        return tf.concat(found[: len(states)], -1), found[n - 1], self._placed(found[n:], (rows, width))
+        return tf.concat(found[: len(states)], -1), found[n - 1], self._placed(found[n:], (rows, width), states[0].dtype)
 
-    def _placed(self, derivatives, sizes):
+    def _placed(self, derivatives, sizes, dtype):
         """Derivatives by the weights of the cell as derivatives by all."""
         parts, at = [], 0
         for (first, value), derivative in sorted(
             zip(self.places, derivatives, strict=True), key=lambda pair: pair[0][0]
         ):
-            parts += [tf.zeros((*sizes, first - at), derivative.dtype), derivative]
+            parts += [tf.zeros((*sizes, first - at), dtype), derivative]
             at = first + math.prod(value.shape)
-        return tf.concat([*parts, tf.zeros((*sizes, self.size - at), derivatives[0].dtype)], axis=-1)
+        return tf.concat([*parts, tf.zeros((*sizes, self.size - at), dtype)], axis=-1)
 
 
 def pure_step(cell: Any) -> tuple[Callable[..., Any], list[Any]]:

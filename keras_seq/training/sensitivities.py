@@ -37,7 +37,11 @@ class Sensitivities:
     """
 
     def __init__(self, weights: Sequence[Any], values: Sequence[Tensor]) -> None:
-        self.size, self._places, self._known = 0, {}, {}
+        self.size = 0
+        self._places: dict[int, tuple[int, Tensor]] = {}
+        self._known: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by the id of a tensor, which is kept so that no other has it
         for weight, value in zip(weights, values, strict=True):
             self._places[id(weight)] = self.size, value
             self.size += math.prod(value.shape)
@@ -67,6 +71,8 @@ class Sensitivities:
 
     def _call(self, operation, *args, **kwargs):
         tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, tf.Tensor)]
+        if not (self.places(operation) or any(map(self.changes, tensors))):
+            return operation(*args, **kwargs)
         if isinstance(operation, keras.Model) and has_memory(operation):
             return self.run(as_functional(operation), tensors)
         if is_memory(operation):
