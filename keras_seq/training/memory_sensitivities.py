@@ -134,7 +134,11 @@ class MemoryLoop:
         found = tf.vectorized_map(one, (*repeated, tf.tile(tf.eye(width, dtype=states[0].dtype), [rows, 1])))
         found = [tf.reshape(g, (rows, width, g.shape[-1])) for g in found]
         n = len(states) + by_inputs
-        return tf.concat(found[: len(states)], -1), found[n - 1], self._placed(found[n:], (rows, width), states[0].dtype)
+        return (
+            tf.concat(found[: len(states)], -1),
+            found[n - 1],
+            self._placed(found[n:], (rows, width), states[0].dtype),
+        )
 
     def _placed(self, derivatives, sizes, dtype):
         """Derivatives by the weights of the cell as derivatives by all."""
