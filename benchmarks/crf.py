@@ -4,8 +4,8 @@ python benchmarks/crf.py            # two minutes; prints two tables
 python benchmarks/crf.py --sizes 32,50,9 --runs 5
 
 "plain" is TensorFlow's `tf.while_loop` over the steps with the gradient of autodiff, without masks, checks or -inf; "NumPy" a
-Python loop over the steps of all rows at once, its loss without a gradient; "doubling" joins pairs of steps by products of k x k
-matrices in which sums are logsumexp, in log2(t) passes, with the gradient of autodiff. XLA knows the number of steps.
+Python loop over the steps of all rows at once, its loss without a gradient; "doubling" joins pairs of steps by products of
+matrices (k, k) in which sums are logsumexp, in log2(t) passes, with the gradient of autodiff. XLA knows the number of steps.
 """
 
 import argparse

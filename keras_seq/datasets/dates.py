@@ -1,6 +1,7 @@
 """Dates as people write them, each beside its ISO form."""
 
 import datetime
+import string
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,8 @@ FORMS = (  # fields: d, dd, nth the day; m, mm, mon, month; y, yy the year
     "{d}.{m}.{y}",
     "{dd}.{mm}.{yy}",
 )
+PARTS = ("day", "month", "year")
+FIELDS = {"d": 0, "dd": 0, "nth": 0, "m": 1, "mm": 1, "mon": 1, "month": 1, "y": 2, "yy": 2}  # of which part each is
 LEADS = ("", "{weekday}, ", "{weekday} ", "{wd} ", "{wd}, ")  # what may stand before a form
 CASES = {"lower": str.lower, "names": str, "upper": str.upper}  # of letters; "names" capitalises months and weekdays
 WITHOUT = 0.6  # how often no weekday stands before the date
@@ -76,11 +79,46 @@ def write_date(day, form, lead="", case="names"):
     for name, value, known in (("form", form, FORMS), ("lead", lead, LEADS), ("case", case, CASES)):
         if value not in known:
             raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
+    return CASES[case]((lead + form).format(**_fields(day)))
+
+
+def date_spans(day, form, lead=""):
+    """Where day, month and year stand in what `write_date` gives of the same arguments, in any case of letters.
+
+    Args:
+        day, form, lead: as in `write_date`.
+
+    Returns:
+        A list of `(start, stop, type)` in their order: "day", "month" and "year", letters from start up to, and without, stop.
+
+    Raises:
+        TypeError, ValueError: as `write_date` does.
+
+    Example:
+
+    ```python
+    import datetime
+    from keras_seq.datasets.dates import date_spans
+    print(date_spans(datetime.date(2021, 3, 3), "{nth} {month} {y}"))  # [(0, 3, 'day'), (4, 9, 'month'), (10, 14, 'year')]
+    ```
+    """
+    write_date(day, form, lead)
+    spans, fields, end = [], _fields(day), 0
+    for text, field, *_ in string.Formatter().parse(lead + form):
+        start = end + len(text)
+        end = start + len(fields[field] if field else "")
+        if field in FIELDS:
+            spans.append((start, end, PARTS[FIELDS[field]]))
+    return spans
+
+
+def _fields(day):
+    """What stands for each field of a form or lead."""
     month, weekday = MONTHS[day.month - 1], WEEKDAYS[day.weekday()]
     number = {"d": day.day, "dd": f"{day.day:02}", "nth": f"{day.day}{_ending(day.day)}"}
     names = {"mon": month[:3], "month": month, "wd": weekday[:3], "weekday": weekday}
     others = {"m": day.month, "mm": f"{day.month:02}", "y": day.year, "yy": f"{day.year % 100:02}"}
-    return CASES[case]((lead + form).format(**number, **names, **others))
+    return {name: str(value) for name, value in {**number, **names, **others}.items()}
 
 
 class HumanDates(tfds.core.GeneratorBasedBuilder):
@@ -100,7 +138,8 @@ class HumanDates(tfds.core.GeneratorBasedBuilder):
 
     - `human`: string, 8 to 37 characters, such as "Wednesday, March 3rd, 2021", "wed the 3rd of march, '21",
       "03-MAR-2021";
-    - `iso`: string, 10 characters: "2021-03-03".
+    - `iso`: string, 10 characters: "2021-03-03";
+    - `spans`: integers (3, 2), where day, month and year stand in `human`: their first letters, and those after their last.
 
     Splits: `train` 20000, `validation` 1000, `test` 2000.
 
@@ -116,15 +155,21 @@ class HumanDates(tfds.core.GeneratorBasedBuilder):
     ```
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS declares it so)
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Where day, month and year stand; the same dates."}  # noqa: RUF012 (TFDS declares it so)
     url_infos = None  # nothing to download; TFDS 4.9.10 looks for checksums through a package that it does not install
 
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Dates written in many human forms, each beside its ISO form.",
-            features=tfds.features.FeaturesDict({"human": tfds.features.Text(), "iso": tfds.features.Text()}),
+            features=tfds.features.FeaturesDict(
+                {
+                    "human": tfds.features.Text(),
+                    "iso": tfds.features.Text(),
+                    "spans": tfds.features.Tensor(shape=(3, 2), dtype=np.int32),
+                }
+            ),
             supervised_keys=("human", "iso"),
         )
 
@@ -141,8 +186,10 @@ class HumanDates(tfds.core.GeneratorBasedBuilder):
         for index, since_first in enumerate(days):
             day = FIRST + datetime.timedelta(days=int(since_first))
             lead = LEADS[0] if rng.random() < WITHOUT else _choose(LEADS[1:], rng)
-            human = write_date(day, _choose(FORMS, rng), lead, _choose(tuple(CASES), rng))
-            yield index, {"human": human, "iso": day.isoformat()}
+            form = _choose(FORMS, rng)
+            human = write_date(day, form, lead, _choose(tuple(CASES), rng))
+            found = {kind: (start, stop) for start, stop, kind in date_spans(day, form, lead)}
+            yield index, {"human": human, "iso": day.isoformat(), "spans": np.int32([found[part] for part in PARTS])}
 
 
 def _ending(number):

@@ -74,6 +74,18 @@ def test_the_day_beside_each_date_is_the_right_one_and_its_weekday_too(whole, sp
     assert 0.36 < with_weekday / len(whole[1][split]) < 0.44
 
 
+def test_spans_are_where_day_month_and_year_stand(whole):
+    found = tfds.as_numpy(whole[0].as_dataset(split="test", batch_size=-1))
+    for human, iso, spans in zip(found["human"], found["iso"], found["spans"], strict=True):
+        day, month, year = (human.decode()[start:stop].lower() for start, stop in spans)
+        wanted = datetime.date.fromisoformat(iso.decode())
+        assert int(re.sub("st|nd|rd|th", "", day)) == wanted.day
+        assert full_year(year) == wanted.year
+        assert (int(month) if month.isdigit() else WORDS.index(month[:3]) + 1) == wanted.month
+        stops = [stop for _, stop in spans]
+        assert human[max(stops) :] == b"", "nothing stands behind the last of them"
+
+
 def test_all_forms_years_and_cases_occur_about_evenly(whole):
     counts, cases, years = dict.fromkeys(FORMS, 0), dict.fromkeys(("lower", "upper", "names"), 0), set()
     for human, iso in whole[1]["train"]:
