@@ -120,6 +120,7 @@ SURFACE = {
         "lyapunov_spectrum",
         "memory_curves",
         "memory_length",
+        "newton_report",
         "plot_alignment",
         "plot_attended",
         "plot_correlation",

@@ -26,6 +26,7 @@ from keras_seq.analysis.plots import (
 )
 from keras_seq.analysis.report import stability_report
 from keras_seq.analysis.residuals import residual_tests
+from keras_seq.analysis.solutions import newton_report
 from keras_seq.analysis.splits import block_split, interleaved_split
 from keras_seq.analysis.state_gradients import state_gradients
 
@@ -44,6 +45,7 @@ __all__ = [
     "lyapunov_spectrum",
     "memory_curves",
     "memory_length",
+    "newton_report",
     "plot_alignment",
     "plot_attended",
     "plot_correlation",

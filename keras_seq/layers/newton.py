@@ -37,9 +37,6 @@ class Newton:
     It pays where a step of a loop costs a launch however little it does: a GPU, thousands of steps, small states. On two
     processor cores it does several times the work of the loop, and is slower.
 
-    A memory that lets no gradient through its states (`blocked`) has no Jacobians: each iteration moves what is right on by
-    a step, further where the memory is short.
-
     Args:
         tolerance: the largest change of a state in the last iteration; None for 8 roundings of the type that the cell
             computes in (float32: 9.5e-7).

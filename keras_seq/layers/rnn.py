@@ -15,7 +15,7 @@ from keras_seq._keras import AutocastScope, kept_batch, loop_of_keras
 from keras_seq.arguments import boolean, named, positive_integer, snake_case
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
-from keras_seq.cells.of_keras import with_own_masks, with_perturbations
+from keras_seq.cells.of_keras import view, with_own_masks, with_perturbations
 from keras_seq.layers.newton import Newton, solver_of
 from keras_seq.layers.streamable import PreparedConstants, Streamable
 from keras_seq.masking import last_real, where_rows
@@ -259,7 +259,9 @@ class RNN(Streamable, keras.layers.RNN):
         dropping = bool(training and cell.recurrent_dropout)
         if dropping:
             constants = (*constants, cell.drawn_mask(states[0], cell.recurrent_dropout))
-        functions = functions_of(cell, self.return_internals, dropping)
+        # what a solver asks of a step is how it depends on the states; the engine itself lets no gradient through
+        stepping = cell if self.solver is None else view(cell, blocked=False)
+        functions = functions_of(stepping, self.return_internals, dropping)
         if engine.scan is None or self.unroll:
             results, states = self._keras_loop(functions, inputs, states, constants, mask)
         else:

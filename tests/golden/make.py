@@ -336,6 +336,7 @@ REMEDIES = {
     "SpectralRadiusInitializer": Recipe(
         remedied(recurrent_initializer=SpectralRadiusInitializer(0.7, "ones")), (of_x, start), FRAMES
     ),
+    "Newton": Recipe(remedied(solver=keras_seq.Newton(jacobian="diagonal", damping=0.1)), (of_x,), FRAMES),
     "BlockIdentity": Recipe(remedied(recurrent_initializer=BlockIdentity([0.5, -1.0, 2.0])), (of_x, start), FRAMES),
 }
 

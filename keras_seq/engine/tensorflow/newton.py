@@ -31,7 +31,7 @@ from keras_seq.engine.pairs import recurrence_by_pairs
 from keras_seq.engine.primitives import report_solution
 from keras_seq.engine.tensorflow import loop, parallel
 from keras_seq.engine.tensorflow._tensorflow import compiled_by_xla
-from keras_seq.engine.tensorflow.arrays import column, differentiable, like
+from keras_seq.engine.tensorflow.arrays import column, differentiable, like, size
 from keras_seq.engine.tensorflow.gradients import Forward, differentiable_once
 from keras_seq.engine.tensorflow.linear import linear_loop, linear_loop_is_cheap
 from keras_seq.engine.tensorflow.recurrence import Recurrence
@@ -102,7 +102,7 @@ class _Steps:
         self.projected, self.mask = parallel.project_in_order(recurrence)
         self.widths = [s.shape[-1] for s in recurrence.states]
         self.initial = tf.concat(recurrence.states, axis=-1)
-        self.time = tf.shape(tf.nest.flatten(self.projected)[0])[0]
+        self.time = size(tf.nest.flatten(self.projected)[0], 0)
 
     def before(self, states):
         """The states before each step, apart, from those after each."""
