@@ -1,4 +1,4 @@
-"""Simulate and forecast with a NARX network: train it in open loop, fine-tune it in closed loop, compare with the simple ways.
+"""Simulate and forecast with a NARX network: in open loop, then in closed loop, by Adam and by Levenberg-Marquardt.
 
 Two tasks:
 
@@ -9,7 +9,8 @@ Two tasks:
     python examples/narx.py --task plant --units 30 --epochs 400
     python examples/narx.py --data path/to/data   # the folder that holds timeseries/ETTh1.csv
 
-It leaves in --output: plant.png and etth1.png, free runs against the truth before and after fine-tuning.
+It leaves in --output: plant.png and etth1.png, free runs against the truth before and after fine-tuning; plant_seconds.png and
+etth1_seconds.png, the error of the free run against the seconds of training.
 
 Who comes from MATLAB finds narxnet, preparets, train, closeloop and the rest by these names in the comments below.
 """
@@ -26,10 +27,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_seq
+from keras_seq.training import LevenbergMarquardt
 
 DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 BEFORE, AFTER = "NARX, trained in open loop", "NARX, fine-tuned in closed loop"
 LONGER = "NARX, as long, all in open loop"
+ADAM, LM = "Adam", "Levenberg-Marquardt"
+OPEN, CLOSED = "NARX, Levenberg-Marquardt, open", "NARX, Levenberg-Marquardt, closed"
 LAST, YESTERDAY, AR, ARX = (
     "last value",
     "same hour of yesterday",
@@ -41,6 +45,8 @@ COLOURS = {
     BEFORE: "#c92a2a",
     LONGER: "#e599f7",
     AFTER: "#087f5b",
+    OPEN: "#f783ac",
+    CLOSED: "#364fc7",
     LAST: "#1c7ed6",
     YESTERDAY: "#f08c00",
     AR: "#862e9c",
@@ -97,26 +103,97 @@ class Progress(keras.callbacks.Callback):
             print(f"  {self.title}  epoch {done:3d}/{count}  {spent:4.0f} s  loss {logs['loss']:.5f}", flush=True)
 
 
-def train(model, inputs, targets, title, epochs, rate, options):
-    """MATLAB: net = train(net, Xs, Ts, Xi, Ai). There by Levenberg-Marquardt, here by AdamW."""
+class Clock(keras.callbacks.Callback):
+    """The mean squared error of a free run against the seconds of training, those that the run takes left out."""
+
+    def __init__(self, free_run_error):
+        super().__init__()
+        self.free_run_error, self.seconds, self.curve, self.stages = free_run_error, 0.0, [], []
+        free_run_error()  # traced
+
+    def on_train_begin(self, logs=None):
+        self.stages.append(len(self.curve))
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds += time.perf_counter() - self.start
+        done, count = epoch + 1, self.params["epochs"]
+        if done <= 8 or done == count or done * 40 // count > epoch * 40 // count:
+            self.curve.append((self.seconds, self.free_run_error()))
+        self.start = time.perf_counter()
+
+
+def train(model, inputs, targets, title, epochs, rate, options, clock):
+    """MATLAB: net = train(net, Xs, Ts, Xi, Ai), with net.trainFcn = 'traingdx' or the like: here by AdamW."""
     steps = max(1, epochs * -(-len(targets) // options.batch))
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0), "mse", jit_compile=options.jit)
-    model.fit(inputs, targets, batch_size=options.batch, epochs=epochs, verbose=0, callbacks=[Progress(title)])
+    callbacks = [Progress(title), clock]
+    model.fit(inputs, targets, batch_size=options.batch, epochs=epochs, verbose=0, callbacks=callbacks)
 
 
-def train_both(layer, x, y, warm_up, options, epochs, fine_epochs, rate, fine_rate, score):
+def train_both(layer, x, y, warm_up, options, epochs, fine_epochs, rate, fine_rate, score, clock):
     """Open loop, then from there the same epochs in open loop and in closed loop; what `score(layer)` says after each."""
     opened = open_model(layer, x.shape[-1], warm_up)
-    train(opened, [x, y], y[:, warm_up:], "open loop  ", epochs, rate, options)
+    train(opened, [x, y], y[:, warm_up:], "open loop  ", epochs, rate, options, clock)
     before, weights = score(layer), layer.get_weights()
-    train(opened, [x, y], y[:, warm_up:], "as long    ", fine_epochs, fine_rate, options)
+    train(opened, [x, y], y[:, warm_up:], "as long    ", fine_epochs, fine_rate, options, Clock(lambda: 0.0))
     longer = score(layer)
     layer.set_weights(weights)
     # one weight, two loops: what closed loop learns, open loop has learned too
     closed = closed_model(layer, x.shape[-1], warm_up)
-    train(closed, [x, y[:, :warm_up]], y[:, warm_up:], "closed loop", fine_epochs, fine_rate, options)
+    train(closed, [x, y[:, :warm_up]], y[:, warm_up:], "closed loop", fine_epochs, fine_rate, options, clock)
     return before, longer, score(layer)
+
+
+def train_by_levenberg_marquardt(layer, x, y, warm_up, options, epochs, score, clock, held=None):
+    """MATLAB: train with net.trainFcn = 'trainlm', its default, in open loop and then in closed loop: each of few steps.
+
+    With held-out windows `(x, y)` it stops where it gets worse on them, as MATLAB does of its own.
+    """
+    found = []
+    for title, make, known in (("LM, open   ", open_model, None), ("LM, closed ", closed_model, warm_up)):
+        trainer = LevenbergMarquardt(make(layer, x.shape[-1], warm_up), jit_compile=options.jit)
+        further = {"epochs": epochs, "verbose": 0, "callbacks": [Progress(title), clock]}
+        if held is not None:
+            further["validation_data"] = [held[0], held[1][:, :known]], held[1][:, warm_up:]
+        trainer.fit([x, y[:, :known]], y[:, warm_up:], **further)
+        found.append(score(layer))
+    return found
+
+
+def same_start(layers, x, known, true):
+    """The layers with the weights of the first, and a clock for each."""
+    for layer in layers:
+        layer.build((None, None, x.shape[-1]))
+        layer.set_weights(layers[0].get_weights())
+    return [Clock(free_run_error(layer, x, known, true)) for layer in layers]
+
+
+def free_run_error(layer, x, known, true):
+    """A function that says the mean squared error of the steps after the known ones, by the layer as it is then."""
+    run = tf.function(lambda: tf.reduce_mean((layer.forecast(known, sequences=x) - tf.cast(true, "float32")) ** 2))
+    return lambda: float(run())
+
+
+def draw_seconds(path, curves, unit):
+    """Curves by name: the mean squared error of the free run against seconds of training."""
+    figure, axis = pyplot().subplots(figsize=(8, 4.5), layout="constrained")
+    for (name, clock), style in zip(curves.items(), ("o-", "s--"), strict=True):
+        seconds, errors = np.array(clock.curve).T
+        (line,) = axis.plot(seconds, errors, style, ms=3, lw=1.2, label=name)
+        place = clock.stages[-1]
+        label = "closed loop from here" if line.get_marker() == "o" else None
+        axis.plot(seconds[place], errors[place], "k^", ms=8, fillstyle="none", label=label)
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds of training, compiling included",
+        ylabel=f"mean squared error ({unit})",
+    )
+    axis.set_title("free run on held-out steps")
+    axis.legend()
+    figure.savefig(path, dpi=100)
 
 
 def least_squares(layer, x, y, skip):
@@ -214,17 +291,25 @@ def run_plant(options, folder):
     true = ((clean - mean[1]) / scale[1])[None, split + warm_up :, None]
 
     # MATLAB: net = narxnet(1:2, 1:2, 20)
-    layer = keras_seq.NARX(options.units, 1, input_delays=[1, 2], output_delays=[1, 2], return_sequences=True)
+    delays = {"input_delays": [1, 2], "output_delays": [1, 2], "return_sequences": True}
+    layers = [keras_seq.NARX(options.units, 1, **delays) for _ in range(2)]
+    clocks = same_start(layers, x_test, y_test[:, :warm_up], true)
+
+    def score(net):
+        return predictions(net, x_test, y_test, warm_up)
+
     found = train_both(
-        *(layer, x, y, warm_up, options, options.epochs, options.fine_epochs, 2e-2, 5e-3),
-        score=lambda net: predictions(net, x_test, y_test, warm_up),
+        *(layers[0], x, y, warm_up, options, options.epochs, options.fine_epochs, 2e-2, 5e-3), score, clocks[0]
     )
-    linear = keras_seq.NARX(None, 1, input_delays=[1, 2], output_delays=[1, 2], return_sequences=True)
+    found += tuple(
+        train_by_levenberg_marquardt(layers[1], x, y, warm_up, options, options.newton_epochs, score, clocks[1])
+    )
+    linear = keras_seq.NARX(None, 1, **delays)
     last = y_test[:, warm_up - 1 : -1]
     ways = {
         LAST: (last, last[:, :1]),
         ARX: predictions(least_squares(linear, x, y, warm_up), x_test, y_test, warm_up),
-        **dict(zip((BEFORE, LONGER, AFTER), found, strict=True)),
+        **dict(zip((BEFORE, LONGER, AFTER, OPEN, CLOSED), found, strict=True)),
     }
     rows = {name: [scale[1] * rmse(p, true) for p in each] for name, each in ways.items()}
     columns = ["one step ahead", f"free, {true.shape[1]} steps"]
@@ -232,19 +317,21 @@ def run_plant(options, folder):
     table(
         f"plant, held-out steps against its output without the sensor's noise ({noise:.2f})", "its units", columns, rows
     )
-    draw_plant(folder / "plant.png", *(scale[1] * v[0, :, 0] + mean[1] for v in (true, found[0][1], found[2][1])))
+    shown = {name: scale[1] * ways[name][1][0, :, 0] + mean[1] for name in (BEFORE, AFTER, CLOSED)}
+    draw_plant(folder / "plant.png", scale[1] * true[0, :, 0] + mean[1], shown)
+    draw_seconds(folder / "plant_seconds.png", dict(zip((ADAM, LM), clocks, strict=True)), "standardised")
     return rows
 
 
-def draw_plant(path, true, before, after, shown=160):
-    figure, axes = pyplot().subplots(2, 1, figsize=(10, 6), sharex=True, sharey=True, layout="constrained")
+def draw_plant(path, true, runs, shown=160):
+    figure, axes = pyplot().subplots(len(runs), 1, figsize=(10, 8), sharex=True, sharey=True, layout="constrained")
     steps = np.arange(min(shown, len(true)))
-    for axis, name, free in ((axes[0], BEFORE, before), (axes[1], AFTER, after)):
+    for axis, (name, free) in zip(axes, runs.items(), strict=True):
         axis.plot(steps, true[: len(steps)], color=COLOURS["truth"], lw=3, label="plant")
         axis.plot(steps, free[: len(steps)], color=COLOURS[name], lw=1.2, label="free run")
         axis.set(title=f"{name}: error {rmse(free, true):.3f} over {len(true)} steps", ylabel="output")
         axis.legend(loc="upper left", ncols=2)
-    axes[1].set_xlabel("steps after the warm-up, on held-out inputs")
+    axes[-1].set_xlabel("steps after the warm-up, on held-out inputs")
     figure.savefig(path, dpi=100)
 
 
@@ -299,7 +386,9 @@ def run_etth1(options, folder):
 
     # delays may have gaps: now and an hour ago of the loads; the last three hours and yesterday's hour of the temperature
     delays = {"input_delays": [0, 1], "output_delays": [1, 2, 3, 24], "return_sequences": True}
-    layer = keras_seq.NARX(options.units, 1, **delays)
+    layers = [keras_seq.NARX(options.units, 1, **delays) for _ in range(2)]
+    pieces = parts["validation"][0][::7]
+    clocks = same_start(layers, pieces[..., :6], pieces[:, :warm_up, 6:], pieces[:, warm_up:, 6:])
     checked = []
 
     def score_both(net):
@@ -307,12 +396,19 @@ def run_etth1(options, folder):
         return score(net)
 
     found = train_both(
-        *(layer, x, y, warm_up, options, -(-options.epochs // 20), -(-options.fine_epochs // 16), 5e-3, 3e-3),
-        score=score_both,
+        *(layers[0], x, y, warm_up, options, -(-options.epochs // 20), -(-options.fine_epochs // 16), 5e-3, 3e-3),
+        *(score_both, clocks[0]),
     )
-    print(
-        f"free on the validation part: {checked[0]:.3f} before, {checked[1]:.3f} as long, {checked[2]:.3f} fine-tuned (degrees)"
+    few = slice(None, None, 6)  # windows for Levenberg-Marquardt, whose step costs as much as some epochs of Adam
+    found += tuple(
+        train_by_levenberg_marquardt(
+            *(layers[1], x[few], y[few], warm_up, options, -(-options.newton_epochs // 3), score_both, clocks[1]),
+            held=np.split(pieces, [6], axis=-1),
+        )
     )
+    names = ("before", "as long", "fine-tuned", "Levenberg-Marquardt open", "closed")
+    said = ", ".join(f"{value:.3f} {name}" for name, value in zip(names, checked, strict=True))
+    print(f"free on the validation part: {said} (degrees)")
     whole = true()
     later, last = whole[:, warm_up:], whole[:, warm_up - 1 : -1]
     linear = keras_seq.NARX(None, 1, **delays)
@@ -323,7 +419,7 @@ def run_etth1(options, folder):
         YESTERDAY: (yesterday, yesterday),
         AR: score(least_squares(without, y, y, warm_up)),
         ARX: score(least_squares(linear, x, y, warm_up)),
-        **dict(zip((BEFORE, LONGER, AFTER), found, strict=True)),
+        **dict(zip((BEFORE, LONGER, AFTER, OPEN, CLOSED), found, strict=True)),
     }
     rows = {
         name: [rmse(one, later), rmse(free, later), rmse(free[:, -1], later[:, -1])]
@@ -331,6 +427,7 @@ def run_etth1(options, folder):
     }
     columns = ["one hour ahead", "24 hours free", "the 24th hour"]
     table("ETTh1, the last 20 % (the loads of the 24 hours are given)", "degrees Celsius", columns, rows)
+    draw_seconds(folder / "etth1_seconds.png", dict(zip((ADAM, LM), clocks, strict=True)), "standardised")
     draw_etth1(folder / "etth1.png", later[..., 0] + mean[6], {k: v[1][..., 0] + mean[6] for k, v in ways.items()})
     return rows
 
@@ -359,7 +456,7 @@ def draw_etth1(path, true, free, days=8):
     hours = np.arange(1, true.shape[1] + 1)
     for name, values in free.items():
         error = np.sqrt(np.mean((values - true) ** 2, axis=0))
-        style = {"lw": 2} if name in (BEFORE, LONGER, AFTER) else {"lw": 1.2, "ls": "--"}
+        style = {"lw": 2} if name in (BEFORE, LONGER, AFTER, OPEN, CLOSED) else {"lw": 1.2, "ls": "--"}
         axes[1].plot(hours, error, label=name, color=COLOURS[name], **style)
     axes[1].set(xlabel="hours ahead", ylabel="root mean squared error (deg C)", xticks=hours[2::3], ylim=(0, None))
     axes[1].legend(ncols=2, fontsize=8)
@@ -375,6 +472,9 @@ def main(arguments=None):
     parser.add_argument(
         "--fine-epochs", type=int, default=200, help="in closed loop on the plant; a sixteenth on ETTh1"
     )
+    parser.add_argument(
+        "--newton-epochs", type=int, default=30, help="steps of Levenberg-Marquardt in each loop; a third on ETTh1"
+    )
     parser.add_argument("--steps", type=int, default=6000, help="of the plant")
     parser.add_argument("--rows", type=int, help="hours of ETTh1 to use (default all)")
     parser.add_argument("--stride", type=int, default=3, help="hours between training windows of ETTh1")
@@ -383,6 +483,7 @@ def main(arguments=None):
     parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile by XLA")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/narx"))
     options = parser.parse_args(arguments)
+    tf.get_logger().setLevel("ERROR")  # of functions that are traced for each layer
     options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
     results = {}
@@ -390,7 +491,7 @@ def main(arguments=None):
         results["plant"] = run_plant(options, options.output)
     if options.task in ("etth1", "both"):
         results["etth1"] = run_etth1(options, options.output)
-    drawn = [f"{name}.png" for name, rows in results.items() if rows]
+    drawn = [f"{name}{what}.png" for name, rows in results.items() if rows for what in ("", "_seconds")]
     print(f"\nwritten to {options.output.resolve()}: {', '.join(drawn) or 'nothing'}")
     return results
 

@@ -1,0 +1,238 @@
+"""NARX nets on plants: Levenberg-Marquardt beside Adam, and why a net's free run is as far off as it is.
+
+    python benchmarks/plants.py                      # both plants, ten minutes
+    python benchmarks/plants.py --plant tanks
+    python benchmarks/plants.py --plant silverbox --quick
+
+    tanks       two cascaded tanks with overflow, their levels from the flow into the first: 1024 steps to learn from, 1024
+                others to run freely over after 50 known ones. The equations are those of the benchmark (Schoukens and Noel
+                2017), simulated with numbers of ours: its measurements are not to be had here.
+    silverbox   an electronic oscillator with a cubic spring, 131,072 measured samples (Wigren and Schoukens 2013): the
+                arrow-shaped part, whose last quarter goes further than anything before it, freely from a few known steps.
+
+Errors are roots of mean squares, over all steps that are run freely.
+"""
+
+import argparse
+import gzip
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_seq
+from keras_seq.training import LevenbergMarquardt, free_run_pieces
+
+HERE = pathlib.Path(__file__).parent
+DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", HERE.parents[1] / "shared" / "data"))
+
+
+class Net:
+    """A NARX layer, its model in open loop and its model in closed loop, over the same weights."""
+
+    def __init__(self, units, input_delays, output_delays, seed):
+        keras.utils.set_random_seed(seed)
+        x, true = keras.Input((None, 1)), keras.Input((None, 1))
+        delays = {"input_delays": input_delays, "output_delays": output_delays}
+        self.layer = keras_seq.NARX(units, 1, **delays, return_sequences=True)
+        self.layer.build((None, None, 1))
+        self.w = self.layer.delays
+        known = keras.Input((self.w, 1))
+        self.opened = keras.Model([x, true], self.layer(x, targets=true)[:, self.w :])
+        self.closed = keras.Model([x, known], self.layer.close_loop()(x, targets=known)[:, self.w :])
+
+    def pieces(self, series, steps, loop):
+        """`(inputs, targets)` of one loop from a series (t, 2)."""
+        (x, known), later = free_run_pieces(series[:, :1], series[:, 1:], self.w, steps)
+        return ([x, known] if loop == "closed" else [x, np.concatenate([known, later], axis=1)]), later
+
+    def free_run(self, series):
+        return self.closed.predict([series[None, :, :1], series[None, : self.w, 1:]], verbose=0)[0, :, 0]
+
+
+def adam(model, data, epochs, rate, batch=4):
+    steps = epochs * -(-len(data[1]) // batch)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)), "mse", jit_compile=True)
+    return model.fit(*data, batch_size=batch, epochs=epochs, verbose=0).history["loss"][-1]
+
+
+def newton(model, data, epochs, **further):
+    return LevenbergMarquardt(model).fit(*data, epochs=epochs, verbose=0, **further).history["loss"][-1]
+
+
+def timed(stage, *given, **further):
+    start = time.perf_counter()
+    loss = stage(*given, **further)
+    return loss, time.perf_counter() - start
+
+
+def rms(x):
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+# -- the cascaded tanks --------------------------------------------------------------------------------------------------
+
+
+def tanks(u, rng, noise=0.02, within=20):
+    """Levels, in V, of the lower of two tanks of 10 V each, 4 seconds between samples.
+
+    dx1/dt = -k1 sqrt(x1) + k4 u,    dx2/dt = k2 sqrt(x1) - k3 sqrt(x2) + k5 u where x1 overflows
+    """
+    k1, k2, k3, k4, k5 = 0.06, 0.06, 0.06, 0.045, 0.03
+    x1, x2, found = 5.0, 5.0, []
+    for flow in u:
+        found.append(x2)
+        for _ in range(within):
+            over = k5 * flow if x1 >= 10 else 0.0
+            d1, d2 = k4 * flow - k1 * np.sqrt(x1), k2 * np.sqrt(x1) - k3 * np.sqrt(x2) + over
+            x1, x2 = (float(np.clip(x + 4 / within * d, 0, 10)) for x, d in ((x1, d1), (x2, d2)))
+    return np.array(found) + noise * rng.normal(size=len(found))
+
+
+def multisine(steps, rng, highest=60):
+    """Sines of random phases, of `highest` frequencies, between 0.4 and 6 V."""
+    phases, t = rng.uniform(0, 2 * np.pi, highest), np.arange(steps)
+    u = sum(np.cos(2 * np.pi * k * t / steps + phase) for k, phase in enumerate(phases, start=1))
+    return 3.2 + 2.8 * u / np.abs(u).max()
+
+
+def run_tanks(quick):
+    """Rows of NARX nets of 3 delays and 6 units: the median and the range over seeds."""
+    parts = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        u = multisine(1024, rng)
+        parts.append(np.stack([u, tanks(u, rng)], axis=-1))
+    mean, scale = parts[0].mean(0), parts[0].std(0)
+    train, test = ((p - mean) / scale for p in parts)
+    ways = {
+        "linear ARX, least squares": lambda net: (0.0, 0.0),
+        "Adam, open loop, 200 epochs": lambda net: timed(adam, net.opened, net.pieces(train, 61, "open"), 200, 1e-2),
+        "and then in closed loop, 100 epochs over 61 steps": lambda net: timed(
+            adam, net.closed, net.pieces(train, 61, "closed"), 100, 3e-3
+        ),
+        "Levenberg-Marquardt, open loop, 30 steps": lambda net: timed(
+            newton, net.opened, net.pieces(train, 1021, "open"), 30
+        ),
+        "in closed loop over 61 steps, 30 steps": lambda net: timed(
+            newton, net.closed, net.pieces(train, 61, "closed"), 30
+        ),
+        "over all 1021, 60 steps": lambda net: timed(newton, net.closed, net.pieces(train, 1021, "closed"), 60),
+        "the same, Bayesian, 60 steps": lambda net: timed(bayesian, net.closed, net.pieces(train, 1021, "closed"), 60),
+    }
+    found = {name: [] for name in ways}
+    for seed in range(1 if quick else 5):
+        for name, way in ways.items():
+            if name.startswith("linear"):
+                net, seconds = Net(None, [1, 2, 3], 3, seed), 0.0
+                least_squares(net, train)
+            else:
+                if name.startswith(("Adam", "Levenberg")):
+                    net, seconds = Net(6, [1, 2, 3], 3, seed), 0.0
+                seconds += way(net)[1]
+            errors = [scale[1] * rms((net.free_run(p) - p[net.w :, 1])[50 - net.w :]) for p in (train, test)]
+            found[name].append((*errors, seconds))
+            print(
+                f"tanks, seed {seed}: {name}: {errors[0]:.3f} V, held out {errors[1]:.3f} V, {seconds:.1f} s",
+                flush=True,
+            )
+    lines = ["| | training part, V | held-out part, V | over the seeds | seconds |", "|---|---|---|---|---|"]
+    for name, rows in found.items():
+        train_error, error, seconds = np.median(rows, axis=0)
+        low, high = np.min(rows, axis=0)[1], np.max(rows, axis=0)[1]
+        lines.append(f"| {name} | {train_error:.3f} | {error:.3f} | {low:.3f} to {high:.3f} | {seconds:.1f} |")
+    return lines
+
+
+def bayesian(model, data, epochs):
+    return LevenbergMarquardt(model, bayesian=True).fit(*data, epochs=epochs, verbose=0).history["loss"][-1]
+
+
+def least_squares(net, series):
+    """The weights of a linear net, one step ahead."""
+    w, delays = net.w, net.layer.cell.input_delays
+    u, y = series.T
+    rows = np.stack(
+        [*(u[w - d : len(u) - d] for d in delays), *(y[w - d : len(y) - d] for d in range(1, w + 1))], axis=-1
+    )
+    found = np.linalg.lstsq(np.append(rows, np.ones((len(rows), 1)), axis=1), y[w:], rcond=None)[0][:, None]
+    net.layer.set_weights([found[: len(delays)], found[len(delays) : -1], found[-1]])
+
+
+# -- the Silverbox -------------------------------------------------------------------------------------------------------
+
+
+def silverbox():
+    """The multisine part and the arrow, (t, 2), standardised by the former; the output's deviation in mV."""
+    with gzip.open(DATA / "silverbox" / "SNLS80mV.csv.gz", "rt") as file:
+        rows = np.genfromtxt(file, delimiter=",", skip_header=1, usecols=(0, 1))
+    mean, scale = rows[40650:127400].mean(0), rows[40650:127400].std(0)
+    rows = (rows - mean) / scale
+    return rows[40650:127400], rows[:40575], 1e3 * scale[1]
+
+
+def run_silverbox(quick):
+    train, arrow, unit = silverbox()
+    short, whole = train[:12_000], train[: 20_000 if quick else len(train)]
+    lines = [
+        "| units, delays | trained | samples | one step, mV | arrow, mV | its quarters | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+    def row(net, name, samples, loss, seconds):
+        error = unit * (net.free_run(arrow) - arrow[net.w :, 1])
+        quarters = ", ".join(f"{rms(part):.2f}" for part in np.array_split(error, 4))
+        shape = f"{net.layer.cell.units}, {net.w}"
+        lines.append(
+            f"| {shape} | {name} | {samples:,} | {unit * loss**0.5:.2f} | {rms(error):.2f} | {quarters} | {seconds:.0f} |"
+        )
+        print("silverbox:", lines[-1], flush=True)
+
+    def net(units=10, delays=4, seed=0):
+        return Net(units, list(range(delays)), delays, seed)
+
+    for name, part, epochs in (
+        ("Adam, open loop, 20 epochs", short, 20),
+        ("Adam, open loop, 20 epochs", whole, 20),
+        ("Adam, open loop, 200 epochs", whole, 20 if quick else 200),
+    ):
+        one = net()
+        loss, seconds = timed(adam, one.opened, one.pieces(part, 400, "open"), epochs, 1e-2)
+        row(one, name, len(part), loss, seconds)
+    loss, more = timed(adam, one.closed, one.pieces(short, 200, "closed"), 20 if quick else 100, 1e-3)
+    row(one, "and then in closed loop over 200 steps, 100 epochs", len(short), loss, seconds + more)
+    for units, delays, part in ((10, 4, short), (10, 2, whole), (10, 4, whole), (20, 4, whole)):
+        if quick and (units, delays) != (10, 4):
+            continue
+        one = net(units, delays)
+        loss, seconds = timed(newton, one.opened, one.pieces(part, 2000, "open"), 20 if quick else 60)
+        row(one, "Levenberg-Marquardt, open loop, 60 steps", len(part), loss, seconds)
+        few = part[:20_000]
+        loss, more = timed(newton, one.closed, one.pieces(few, 200, "closed"), 10 if quick else 25)
+        row(one, "and then in closed loop over 200 steps, 25 steps", len(few), loss, seconds + more)
+    return lines
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plant", default="both", choices=["tanks", "silverbox", "both"])
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer seeds, samples and steps, to try it; writes nothing"
+    )
+    options = parser.parse_args(arguments)
+    found = {}
+    if options.plant in ("tanks", "both"):
+        found["tanks"] = run_tanks(options.quick)
+    if options.plant in ("silverbox", "both"):
+        found["silverbox"] = run_silverbox(options.quick)
+    for name, lines in found.items():
+        print(f"\n{name}\n" + "\n".join(lines))
+    return found
+
+
+if __name__ == "__main__":
+    main()
