@@ -191,6 +191,8 @@ def draw_seconds(path, curves, unit):
         xlabel="seconds of training, compiling included",
         ylabel=f"mean squared error ({unit})",
     )
+    for formatted in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        formatted("{x:g}")
     axis.set_title("free run on held-out steps")
     axis.legend()
     figure.savefig(path, dpi=100)

@@ -126,7 +126,7 @@ def check_certain(copy: keras.Model, x: list[Tensor]) -> None:
             run_graph(copy, list(given), call)
         return found
 
-    found = tf.function(same, autograph=False)(*x)
+    found = tf.function(same, autograph=False).get_concrete_function(*x)(*x)
     for name, equal in zip(names, found, strict=True):
         if not equal:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import keras_seq
 
 PATH = pathlib.Path(__file__).parents[2] / "examples" / "narx.py"
-SMALL = ("--epochs", "20", "--fine-epochs", "16", "--units", "6", "--batch", "16", "--no-jit")
+SMALL = ("--epochs", "20", "--fine-epochs", "16", "--units", "6", "--batch", "16", "--newton-epochs", "12", "--no-jit")
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,14 @@ def test_plant_whole(example, tmp_path, capsys):
     assert "closed loop  epoch  16/16" in out
     assert "free, 390 steps" in out
     assert "best, one step ahead: " in out
-    assert [p.name for p in tmp_path.iterdir()] == ["plant.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plant.png", "plant_seconds.png"]
     rows = results["plant"]
     assert np.all(np.isfinite(list(rows.values())))
-    assert rows[example.AFTER][1] < min(rows[example.BEFORE][1], rows[example.LONGER][1])
+    assert rows[example.AFTER][1] < rows[example.BEFORE][1]
     assert rows[example.AFTER][1] < rows[example.LAST][1]
+    assert "LM, closed   epoch  12/12" in out
+    assert rows[example.CLOSED][1] < rows[example.AFTER][1]
+    assert rows[example.CLOSED][1] < rows[example.OPEN][1]
 
 
 def test_etth1_whole(example, tmp_path, capsys, data_folder):
@@ -88,11 +92,25 @@ def test_etth1_whole(example, tmp_path, capsys, data_folder):
     out = capsys.readouterr().out
     assert "ETTh1: 1500 hours; 139 windows to train, 229 windows to validation, 229 windows to test" in out
     assert "24 hours free" in out
-    assert [p.name for p in tmp_path.iterdir()] == ["etth1.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["etth1.png", "etth1_seconds.png"]
     rows = results["etth1"]
     assert np.all(np.isfinite(list(rows.values())))
     assert rows[example.YESTERDAY][0] == rows[example.YESTERDAY][1]
     assert rows[example.ARX][0] < rows[example.YESTERDAY][0]
+
+
+def test_the_clock_stops_while_it_looks(example):
+    clock = example.Clock(lambda: time.sleep(0.2) or 0.5)
+    clock.set_params({"epochs": 2})
+    begun = time.perf_counter()
+    for _ in range(2):
+        clock.on_train_begin()
+        for epoch in range(2):
+            clock.on_epoch_end(epoch)
+    assert [error for _, error in clock.curve] == [0.5] * 4
+    assert clock.stages == [0, 2]
+    assert clock.seconds <= time.perf_counter() - begun - 4 * 0.2
+    assert np.all(np.diff([seconds for seconds, _ in clock.curve]) >= 0)
 
 
 def test_without_the_data(example, tmp_path, capsys):
