@@ -37,6 +37,9 @@ class Newton:
     It pays where a step of a loop costs a launch however little it does: a GPU, thousands of steps, small states. On two
     processor cores it does several times the work of the loop, and is slower.
 
+    A layer has the same weights with and without it, and the same form step by step. ONNX has no operations for it (it needs
+    those of gradients): a model for that is built without, and takes the weights.
+
     Args:
         tolerance: the largest change of a state in the last iteration; None for 8 roundings of the type that the cell
             computes in (float32: 9.5e-7).
