@@ -1,13 +1,18 @@
 """What is exported as ONNX runs in onnxruntime with the same results, whatever the batch and the length."""
 
 import importlib.util
+import pathlib
+import sys
 
 import keras
 import numpy as np
 import pytest
+from exported import difference, onnx, run_steps
 
 import keras_seq
+from keras_seq.layers.exporting import export_function
 
+sys.path += [str(pathlib.Path(__file__).parent / folder) for folder in ("layers", "models")]
 MISSING = [n for n in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
 pytestmark = [
     pytest.mark.deep,
@@ -100,3 +105,57 @@ def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):
             worst = max(worst, float(np.max(np.abs(value - wanted))))
         assert worst <= 1e-4, worst
     print(f"{expression} {further or ''} {'masked' if masked else 'plain'}: {worst:.1e}")
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("name", ["deep", "of_tokens", "to_one", "branches", "open_loop", "closed_loop"])
+def test_steps_of_a_model(name, rows, tmp_path):
+    """State in and state out: what a stream writes gives step by step what the model gives."""
+    import test_streaming
+
+    model, x = test_streaming.made(name)
+    stream = keras_seq.streaming(model)
+    stream.export(tmp_path / "step.onnx", format="onnx", batch_size=rows)
+    run, wanted = onnx(tmp_path / "step.onnx"), test_streaming.expected(model, x)
+    for b in (3, 1) if rows is None else (rows,):
+        state = [np.asarray(s) for s in stream.initial_state(b)]
+        found = run_steps(run, stream, [v[:b] for v in keras.tree.flatten(x)], state, len(wanted[0][0]))
+        assert difference(found, [w[:b] for w in wanted]) < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["LanguageModel", "Seq2Seq", "ImageCaptioner"])
+def test_written_tokens(kind, tmp_path):
+    """What a model writes greedily, for any number of rows and any length."""
+    import test_litert
+    import token_models
+
+    model = token_models.made(kind)
+    model.export(tmp_path / "writer.onnx", format="onnx", **test_litert.GREEDY.get(kind, {}))
+    run, name = onnx(tmp_path / "writer.onnx"), test_litert.READ[kind][0]
+    for inputs in test_litert.given(kind, model):
+        for rows in (3, 2):
+            expected = test_litert.written(kind, model, inputs[:rows])
+            assert kind == "ImageCaptioner" or len(np.unique(expected)) > 2
+            np.testing.assert_array_equal(run(**{name: inputs[:rows]})[0], expected)
+
+
+def test_a_step_of_a_language_model(tmp_path):
+    import token_models
+
+    model = token_models.made("LanguageModel")
+    model.export(tmp_path / "step.onnx", format="onnx", endpoint="step")
+    for rows in (1, 3):
+        tokens, state = token_models.ids(rows)[:, 0], model.memory.initial_state(rows)
+        found = onnx(tmp_path / "step.onnx")(tokens=tokens, **{f"state_{i}": s.numpy() for i, s in enumerate(state)})
+        logits, state = model.next_token(tokens, state)
+        assert difference(found, [np.asarray(v) for v in (logits, *state)]) < 1e-6
+
+
+def test_operations_that_onnx_does_not_have_are_named(tmp_path):
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    spec = [tf.TensorSpec((2, 2), name="x")]
+    with pytest.raises(ValueError, match=r"format: expected one that has the operations \['Bitcast'\], got 'onnx'"):
+        export_function(lambda x: [tf.bitcast(x, "int32")], spec, model, tmp_path / "never.onnx", "onnx", {})
+    assert not list(tmp_path.iterdir())

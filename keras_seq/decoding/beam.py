@@ -16,6 +16,7 @@ from keras_seq.decoding.tokens import DecodingConstraints, broken, first_state, 
 from keras_seq.typing import Step, Tensor
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
+WORST = -float("inf")
 AT_LEAST_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
 NUMBERS = {
     "length_penalty": AT_LEAST_0,
@@ -129,8 +130,8 @@ def beam_search(
     def unfinished(index, token, done, total, length, covered, *_):
         # the worst of the best that have ended against the most that an open one can reach
         scores = penalised(total, length) + covered
-        ended = ops.top_k(ops.where(done, scores, _worst(scores)), n_best)[0][:, -1]
-        open_ = ops.max(ops.where(done, _worst(scores), penalised(total, greatest)), axis=1)
+        ended = ops.top_k(ops.where(done, scores, WORST), n_best)[0][:, -1]
+        open_ = ops.max(ops.where(done, WORST, penalised(total, greatest)), axis=1)
         return ops.logical_and(index < max_length, ops.any(open_ > ended))
 
     def body(index, token, done, total, length, covered, tokens, *flat):
@@ -142,12 +143,12 @@ def beam_search(
         steps = constraints.mask_logits(steps, index)
         if no_repeat is not None:
             begun = ops.concatenate([ops.broadcast_to(prompt[:, :1, None], (batch, width, 1)), tokens], axis=2)
-            steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), _worst(steps), steps)
+            steps = ops.where(_would_repeat(begun, index + 1, no_repeat, size), WORST, steps)
         given = ops.take(forced, index + 1, axis=1)[:, None]
         # what is given, or has ended, goes on in one way only and at no cost
         only = ops.where(done, constraints.pad, given)[:, :, None] == ops.arange(size, dtype="int32")
         held = ops.logical_or(done, given != constraints.pad)
-        steps = ops.where(held[:, :, None], ops.where(only, 0.0, _worst(steps)), steps)
+        steps = ops.where(held[:, :, None], ops.where(only, ops.zeros_like(steps), WORST), steps)
         lost = ops.logical_and(broken(ops.reshape(logits, (-1, width, size))), ops.logical_not(done))
         steps = ops.where(ops.any(lost, axis=1)[:, None, None], float("nan"), steps)
         longer = length + ops.cast(ops.logical_not(held), "int32")
@@ -202,10 +203,6 @@ def _log_coverage(attention, width, dtype):
         raise ValueError(f"coverage: expected attention of shape (rows, s), got {tuple(attention.shape)}")
     logs = ops.log(ops.clip(ops.cast(attention, dtype), LEAST_COVERAGE, 1.0))
     return ops.reshape(ops.sum(logs, axis=-1), (-1, width))
-
-
-def _worst(like):
-    return ops.full_like(like, -float("inf"))
 
 
 def _would_repeat(tokens, count, n, size):

@@ -140,7 +140,7 @@ def ctc_loss(labels: Tensor, logits: Tensor, mask: Tensor | None = None, blank: 
 
     def negative_log(logits):
         scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.logsumexp)
-        ends = ops.where(ops.logical_or(last, label), scores[-1], ops.full_like(scores[-1], -float("inf")))
+        ends = ops.where(ops.logical_or(last, label), scores[-1], -float("inf"))
         total = ops.logsumexp(ends, axis=1) + common
 
         def gradient(*upstream, **given):

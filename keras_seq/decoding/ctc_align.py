@@ -54,7 +54,7 @@ def ctc_align(logits: Tensor, labels: Tensor, mask: Tensor | None = None, blank:
     symbols, first, last, label = states_of(labels, count, blank)
     seen = ops.transpose(visible)
     scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.max)
-    ends = ops.where(ops.logical_or(last, label), scores[-1], ops.full_like(scores[-1], -float("inf")))
+    ends = ops.where(ops.logical_or(last, label), scores[-1], -float("inf"))
     score, state = ops.max(ends, axis=1) + common, ops.cast(ops.argmax(ends, axis=1), "int32")
     skips = may_skip(symbols, blank)
 

@@ -114,7 +114,7 @@ def lattice(emissions, symbols, blank, start, seen, combine):
         combine: `ops.logsumexp` for the sum over all ways, `ops.max` for the best one.
     """
     skips = may_skip(symbols, blank)
-    first = ops.where(start, ops.zeros_like(emissions[0]), ops.full_like(emissions[0], -float("inf")))
+    first = ops.where(start, ops.zeros_like(emissions[0]), -float("inf"))
 
     def body(scores, index):
         # by index: Keras on TensorFlow cannot scan two arrays of a length that is not known

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
-from keras_seq.decoding.tokens import DecodingConstraints, decode_loop
+from keras_seq.decoding.tokens import DecodingConstraints, decode_loop, likeliest
 from keras_seq.typing import Step, Tensor
 
 
@@ -67,9 +65,6 @@ def greedy(
     ```
     """
 
-    def choose(logits, index):
-        return ops.argmax(logits, axis=-1)
-
     constraints = DecodingConstraints(
         prompt,
         end=end,
@@ -79,4 +74,4 @@ def greedy(
         allowed=allowed,
         pad=pad,
     )
-    return decode_loop(step, state, constraints, choose)
+    return decode_loop(step, state, constraints, lambda logits, index: likeliest(logits))

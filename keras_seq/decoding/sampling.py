@@ -11,7 +11,7 @@ from keras import ops
 from keras_seq.arguments import positive_integer
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.random import key_of, uniform
-from keras_seq.decoding.tokens import DecodingConstraints, decode_loop, number
+from keras_seq.decoding.tokens import DecodingConstraints, decode_loop, likeliest, number
 from keras_seq.typing import Step, Tensor
 
 NUMBERS = {  # what is expected of each, and whether it holds
@@ -108,7 +108,7 @@ def drawn_tokens(logits, uniform, top_k=None, top_p=None):
     if top_k is not None and top_k > size:
         raise ValueError(f"top_k: expected at most the {size} tokens that the step gives logits for, got {top_k}")
     if top_k == 1:
-        return ops.argmax(logits, axis=-1)
+        return likeliest(logits)
     if top_k is None and top_p is None:
         return _first_above(ops.softmax(logits, axis=-1), uniform)
     logits, tokens = ops.top_k(logits, top_k or size)

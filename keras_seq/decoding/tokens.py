@@ -216,7 +216,7 @@ def undefined(values, wrong):
         return values
     rows = ops.any(ops.reshape(wrong, (ops.shape(wrong)[0], -1)), axis=1)
     rows = ops.reshape(rows, (-1, *[1] * (len(values.shape) - 1)))
-    return ops.where(rows, ops.full_like(values, float("nan")), values)
+    return ops.where(rows, float("nan"), values)
 
 
 def broken(logits):
@@ -224,9 +224,22 @@ def broken(logits):
     return ops.any(ops.isnan(logits), axis=-1)
 
 
+def likeliest(logits):
+    """The token (..), int32, with the largest of the logits (.., v), the first of several.
+
+    By operations that ONNX and LiteRT have: `ops.argmax` looks at single bits, for the sign of zeros.
+    """
+    size = ops.shape(logits)[-1]
+    largest = logits == ops.max(logits, axis=-1, keepdims=True)
+    return ops.min(ops.where(largest, ops.arange(size, dtype="int32"), size), axis=-1)
+
+
 def only(allowed, logits):
-    """The logits (.., v), those of tokens that are not allowed, booleans (.., v), -inf."""
-    return ops.where(allowed, logits, ops.full_like(logits, -float("inf")))
+    """The logits (.., v), those of tokens that are not allowed, booleans (.., v), -inf.
+
+    A number and no tensor, or what is exported as ONNX has `allowed * logits + (1 - allowed) * -inf`, which is NaN.
+    """
+    return ops.where(allowed, logits, -float("inf"))
 
 
 def _is_integer(x):

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.engine.backend import complex_of, custom_gradient, linear_loop, linear_loop_is_cheap
-from keras_seq.engine.pairs import by_doubling, recurrence_by_pairs
+from keras_seq.engine.pairs import by_doubling, moved_on, recurrence_by_pairs
 
 CHUNK = 32
 
@@ -162,11 +162,9 @@ def _chunks_of_matrix(kernel, b, initial):
 def _doubling_of_matrix(kernel, h):
     """h_t = h_{t-1} K + b_t from zero, of b in the place of h."""
     time = ops.shape(h)[0]
-    steps = ops.reshape(ops.arange(time, dtype="int32"), (-1, *[1] * (len(h.shape) - 1)))
 
     def double(stride, kernel, h):
-        earlier = ops.where(steps >= stride, ops.roll(h, stride, axis=0), ops.zeros_like(h))
-        return 2 * stride, ops.matmul(kernel, kernel), h + ops.matmul(earlier, kernel)
+        return 2 * stride, ops.matmul(kernel, kernel), h + ops.matmul(moved_on(h, stride), kernel)
 
     return ops.while_loop(lambda stride, *_: stride < time, double, (1, kernel, h))[2]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
 
@@ -44,15 +43,15 @@ def _joined(a, h, times, concatenate):
 def by_doubling(a: Any, h: Any, times: Callable[..., Any]) -> Any:
     """The same from zero, with b in the place of `h`: what each h sees of the past doubles in each level."""
     time = ops.shape(h)[0]
-    steps = ops.reshape(ops.arange(time, dtype="int32"), (-1, *[1] * (len(h.shape) - 1)))
 
     def double(stride, a, h):
-        def later(x):
-            moved, there = ops.roll(x, stride, axis=0), steps >= stride
-            if "complex" in keras.backend.standardize_dtype(x.dtype):  # of these `where` makes complex64
-                return moved * ops.cast(there, x.dtype)
-            return ops.where(there, moved, ops.zeros_like(x))
-
-        return 2 * stride, times(a, later(a)), h + times(a, later(h))
+        return 2 * stride, times(a, moved_on(a, stride)), h + times(a, moved_on(h, stride))
 
     return ops.while_loop(lambda stride, *_: stride < time, double, (1, a, h))[2]
+
+
+def moved_on(x: Any, stride: Any) -> Any:
+    """`x` (t, ..) moved on by so many steps, a tensor, zeros coming in: a window on `x` with as many zeros before it."""
+    shape = ops.shape(x)
+    further = [0] * (len(shape) - 1)
+    return ops.slice(ops.pad(x, [(shape[0], 0), *[(n, n) for n in further]]), (shape[0] - stride, *further), shape)

@@ -9,11 +9,13 @@ from typing import Any, Self, Unpack
 import keras
 from keras import backend, ops, tree
 
-from keras_seq.arguments import boolean
+from keras_seq.arguments import boolean, needs_tensorflow, positive_integer
 from keras_seq.layers.rewriting import Rewriting
 from keras_seq.masking import where_rows
 from keras_seq.shapes import fits
 from keras_seq.typing import Config, LayerArguments, Tensor
+
+FORMATS = ("tf_saved_model", "onnx", "litert")
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
@@ -201,11 +203,17 @@ class Stream:
         outputs = [y[:, 0] if t else y for y, t in zip(found, timed, strict=False)]
         return tree.pack_sequence_as(self._outputs, outputs), list(found[len(timed) :])
 
-    def export(self, path: str | os.PathLike[str]) -> Any:
-        """Write a SavedModel with `step(inputs, state) -> (outputs, state)`, `initial_state(batch_size) -> state` and
-        `reset(state, starts) -> state`.
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Write one step for service, state in and state out, in a format that needs keras_seq no more.
 
-        It needs TensorFlow alone:
+        "tf_saved_model", which needs TensorFlow alone, has `step(inputs, state) -> (outputs, state)`,
+        `initial_state(batch_size) -> state` and `reset(state, starts) -> state`:
 
             loaded = tf.saved_model.load(path)
             state = loaded.initial_state(tf.constant(2))
@@ -213,30 +221,68 @@ class Stream:
             state = loaded.reset(state, tf.constant([True, False]))     # the first row begins anew
 
         Its signature `serving_default` is the same with names: input_0, .., state_0, .. to output_0, .., state_0, ..
+
+        "onnx" and "litert" have the step alone. Their inputs have the same names; their outputs are in order, those of the
+        model and then the new state. The state before the first step is that of `initial_state`: keep it beside the file.
+
+        Args:
+            path: a folder to write; for "onnx" a file, for "litert" one that ends in `.tflite`.
+            format: "tf_saved_model", "onnx" or "litert", as in `keras.Model.export`. A LiteRT file has built-in operations
+                only.
+            batch_size: the number of rows that the step takes, None for any. A microcontroller wants a number.
+            **options: of Keras's exporter of "onnx" (`opset_version`) and of "litert" (`optimizations`, ..).
+
+        Raises:
+            ValueError: another format, a batch size below 1, or a model with operations that LiteRT does not have.
+            TypeError: a batch size that is no integer, or options for a SavedModel.
         """
+        needs_tensorflow("Stream.export")
+        if format not in FORMATS:
+            raise ValueError(f"format: expected one of {list(FORMATS)}, got {format!r}")
+        rows = None if batch_size is None else positive_integer("batch_size", batch_size)
+        if options and format == "tf_saved_model":
+            raise TypeError(f"options: expected none for a SavedModel, got {sorted(options)}")
+        from keras_seq.layers.exporting import export_function
+
+        specs = self._specs(rows)
+        flat = tree.flatten(specs)
+
+        def step(*given):
+            return tree.flatten(self._step(*tree.pack_sequence_as(specs, given)))
+
+        if format == "tf_saved_model":
+            self._export_saved_model(path, *specs)
+        else:
+            export_function(step, flat, self.model, path, format, options)
+
+    def _specs(self, rows):
+        """What a step of this number of rows takes, by name: the inputs in their structure, and the state."""
         import tensorflow as tf
 
-        inputs = tree.map_structure(lambda x: tf.TensorSpec((None, *x.shape[2:]), x.dtype), self._inputs)
-        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.initial_state(1)]
+        names = iter(range(len(self.model.inputs)))
+        inputs = tree.map_structure(
+            lambda x: tf.TensorSpec((rows, *x.shape[2:]), x.dtype, f"input_{next(names)}"), self._inputs
+        )
+        first = enumerate(self.initial_state(1))
+        return inputs, [tf.TensorSpec((rows, *s.shape[1:]), s.dtype, f"state_{i}") for i, s in first]
+
+    def _export_saved_model(self, path, inputs, state):
+        import tensorflow as tf
+
         module = tf.Module()
         module.weights = [w.value for w in self.model.weights]
         module.step = tf.function(lambda x, s: self._step(x, s), [inputs, state], jit_compile=self._jit_compile or None)
         module.initial_state = tf.function(self.initial_state, [tf.TensorSpec((), "int32")])
-        module.reset = tf.function(self.reset, [state, tf.TensorSpec((None,), "bool")])
+        starts = tf.TensorSpec(tree.flatten(inputs)[0].shape[:1], "bool")
+        module.reset = tf.function(self.reset, [state, starts])
 
         def served(**given):
-            count = len(tree.flatten(inputs))
-            flat = [given[name] for name in names]
-            outputs, new = module.step(tree.pack_sequence_as(inputs, flat[:count]), flat[count:])
+            outputs, new = module.step(*tree.map_structure(lambda x: given[x.name], (inputs, state)))
             outputs = {f"output_{i}": y for i, y in enumerate(tree.flatten(outputs))}
             return {**outputs, **{f"state_{i}": s for i, s in enumerate(new)}}
 
-        flat = {f"input_{i}": x for i, x in enumerate(tree.flatten(inputs))}
-        flat.update((f"state_{i}", s) for i, s in enumerate(state))
-        names = list(flat)
-        signature = tf.function(served).get_concrete_function(
-            **{name: tf.TensorSpec(x.shape, x.dtype, name) for name, x in flat.items()}
-        )
+        named = {x.name: x for x in tree.flatten((inputs, state))}
+        signature = tf.function(served).get_concrete_function(**named)
         tf.saved_model.save(module, path, signatures={"serving_default": signature})
 
 

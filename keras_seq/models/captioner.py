@@ -19,6 +19,7 @@ from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LST
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
+from keras_seq.layers.exporting import export_function
 from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair
@@ -334,15 +335,16 @@ class ImageCaptioner(Starts, TextGenerator, TokenTraining, keras.Model):
         return weights.reshape(*weights.shape[:2], *self.map_shape)
 
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
-        """Write a SavedModel for service; other formats as in Keras.
+        """Write a SavedModel for service, or a file of another format of Keras, such as "onnx" and "litert".
 
-        Its endpoints take pictures, uint8 (b, height, width, channels) with any b: `serve` gives tokens, int32
-        (b, max_length), and `sentences` strings (b,), decoded greedily.
+        The endpoints of a SavedModel take pictures, uint8 (b, height, width, channels) with any b: `serve` gives tokens,
+        int32 (b, max_length), and `sentences` strings (b,), decoded greedily. A file is `serve` alone. LiteRT wants to know
+        how large b is: `input_signature=[tf.TensorSpec((1, height, width, channels), "uint8")]`.
         """
-        if format != "tf_saved_model":
-            return super().export(filepath, format=format, **kwargs)
         needs_tensorflow("ImageCaptioner.export")
         pictures = [tf.TensorSpec((None, *self.image_shape), tf.uint8, name="images")]
+        if format != "tf_saved_model":
+            return export_function(self.generate_tokens, pictures, self, filepath, format, kwargs)
         archive = keras.export.ExportArchive()
         archive.track(self)
         archive.add_endpoint("serve", self.generate_tokens, input_signature=pictures)

@@ -14,8 +14,9 @@ from keras import ops
 from keras_seq.arguments import boolean, integer_or_none, needs_tensorflow, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
-from keras_seq.decoding.tokens import DecodingConstraints, broken, undefined
+from keras_seq.decoding.tokens import DecodingConstraints, broken, likeliest, undefined
 from keras_seq.layers.chunks import check_runs_in_chunks, first_state, run_chunk
+from keras_seq.layers.exporting import export_function
 from keras_seq.layers.sublayers import build_part, call_with_states
 from keras_seq.models.generation import TextGenerator, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
@@ -330,10 +331,9 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
         limits = {"max_length": ENDLESS, "min_length": min_length, "allowed": self._allowed(allowed)}
         constraints = DecodingConstraints(token[:, None], end=self.vocabulary.end, pad=self.vocabulary.pad, **limits)
         permitted = constraints.mask_logits(logits, index)
-        if decoder == "greedy":
-            chosen = ops.argmax(permitted, axis=-1)
-        else:
-            chosen = drawing(**options)(permitted, uniform(seed, [0], index))
+        chosen = (
+            likeliest(permitted) if decoder == "greedy" else drawing(**options)(permitted, uniform(seed, [0], index))
+        )
         return ops.where(broken(logits), self.vocabulary.pad, ops.cast(chosen, "int32")), state
 
     # -- files ---------------------------------------------------------------------------------------------------------
@@ -344,11 +344,12 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
         format: str = "tf_saved_model",
         decoder: str = "sample",
         options: Mapping[str, Any] | None = None,
+        endpoint: str = "serve",
         **kwargs: Any,
     ) -> Any:
-        """Write a SavedModel for service; other formats as in Keras.
+        """Write a SavedModel for service, or one of its endpoints as a file of another format of Keras, "onnx" or "litert".
 
-        Its endpoints, each with any number b of rows:
+        The endpoints of a SavedModel, each with any number b of rows:
 
             texts(prompts, strings (b,)) -> strings (b,), prompt and continuation
             serve(prompt, int32 (b, p) from START on, padded on the right) -> tokens, int32 (b, max_length)
@@ -356,17 +357,18 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
             step(tokens, int32 (b,), *state) -> [logits (b, v), *state]
 
         Args:
-            filepath: folder to write.
+            filepath: folder or file to write.
             format: as in Keras.
-            decoder: of `texts` and `serve`, "sample" or "greedy".
+            decoder: of `texts` and `serve`, "sample" or "greedy"; other formats take "greedy" alone.
             options: dict of that decoder's, as in `generate`.
-            **kwargs: of Keras's export, such as `verbose`.
+            endpoint: what another format holds, "serve" or "step".
+            **kwargs: of Keras's export, such as `verbose`; `input_signature` for other shapes.
         """
-        if format != "tf_saved_model":
-            return super().export(filepath, format=format, **kwargs)
         needs_tensorflow("LanguageModel.export")
         if decoder not in ("sample", "greedy"):
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
+        if endpoint not in ("serve", "step"):
+            raise ValueError(f"endpoint: expected 'serve' or 'step', got {endpoint!r}")
         options = dict(options or {})
 
         def serve(prompt):
@@ -380,14 +382,20 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
             logits, state = self.next_token(tokens, list(state))
             return [undefined(logits, wrong), *state]
 
-        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in self.memory.initial_state(1)]
-        tokens = tf.TensorSpec((None,), tf.int32, name="tokens")
+        first = enumerate(self.memory.initial_state(1))
+        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype, name=f"state_{i}") for i, s in first]
+        signatures = {
+            "serve": (serve, [tf.TensorSpec((None, None), tf.int32, name="prompt")]),
+            "texts": (texts, [tf.TensorSpec((None,), tf.string, name="prompts")]),
+            "step": (step, [tf.TensorSpec((None,), tf.int32, name="tokens"), *state]),
+            "initial_state": (self.memory.initial_state, [tf.TensorSpec((), tf.int32, name="rows")]),
+        }
+        if format != "tf_saved_model":
+            if (endpoint, decoder) == ("serve", "sample"):
+                raise ValueError(f"decoder: expected 'greedy' in the format {format!r}, got 'sample'")
+            return export_function(*signatures[endpoint], self, filepath, format, kwargs)
         archive = keras.export.ExportArchive()
         archive.track(self)
-        archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((None, None), tf.int32, name="prompt")])
-        archive.add_endpoint("texts", texts, input_signature=[tf.TensorSpec((None,), tf.string, name="prompts")])
-        archive.add_endpoint("step", step, input_signature=[tokens, *state])
-        archive.add_endpoint(
-            "initial_state", self.memory.initial_state, input_signature=[tf.TensorSpec((), tf.int32, name="rows")]
-        )
+        for name, (function, signature) in signatures.items():
+            archive.add_endpoint(name, function, input_signature=signature)
         return archive.write_out(filepath, **kwargs)

@@ -20,6 +20,7 @@ from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import only, undefined
 from keras_seq.engine import capture_every
 from keras_seq.layers import GRU, RNN, Bidirectional
+from keras_seq.layers.exporting import export_function
 from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
@@ -332,15 +333,16 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
         return ops.convert_to_numpy(ops.stack([b - a for a, b in itertools.pairwise(read)], axis=1))
 
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
-        """Write a SavedModel for service; other formats as in Keras.
+        """Write a SavedModel for service, or a file of another format of Keras, such as "onnx" and "litert".
 
-        Its endpoints decode greedily: `serve` takes source tokens, int32 (b, s) with any b and s, and gives tokens, int32
-        (b, max_length); `texts` strings (b,) for strings (b,).
+        The endpoints of a SavedModel decode greedily: `serve` takes source tokens, int32 (b, s) with any b and s, and gives
+        tokens, int32 (b, max_length); `texts` strings (b,) for strings (b,). A file is `serve` alone. LiteRT wants to know
+        how large b is: `input_signature=[tf.TensorSpec((1, None), "int32")]`.
         """
-        if format != "tf_saved_model":
-            return super().export(filepath, format=format, **kwargs)
         needs_tensorflow("Seq2Seq.export")
         tokens = [tf.TensorSpec((None, None), tf.int32, name="tokens")]
+        if format != "tf_saved_model":
+            return export_function(self.generate_tokens, tokens, self, filepath, format, kwargs)
         archive = keras.export.ExportArchive()
         archive.track(self)
         archive.add_endpoint("serve", self.generate_tokens, input_signature=tokens)

@@ -40,6 +40,14 @@ def like(tensors: Iterable[tf.Tensor], examples: Iterable[tf.Tensor]) -> tuple[t
     )
 
 
+def known_shape(x: tf.Tensor, shape: Any) -> tf.Tensor:
+    """`x` with the static shape that it has by the way it was made. No operation checks it: LiteRT has none that does."""
+    if x.shape != shape:
+        x = tf.identity(x)
+        x.set_shape(shape)
+    return x
+
+
 def select(mask: tf.Tensor, new: Iterable[tf.Tensor], old: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """The new tensors in the rows of the mask (b,), the old in the others."""
     return [tf.where(column(mask, n), n, o) for n, o in zip(new, old, strict=True)]
@@ -74,7 +82,7 @@ def leading(x: tf.Tensor, sizes: tf.Tensor, static: tf.TensorShape, name: str) -
     with tf.control_dependencies([check] if check is not None else []):
         # XLA drops the assertion, but cannot reshape to another size
         shaped = tf.reshape(x, tf.concat([sizes, tf.shape(x)[known:]], 0))
-    return tf.ensure_shape(shaped, static.concatenate(x.shape[known:]))
+    return known_shape(shaped, static.concatenate(x.shape[known:]))
 
 
 def distinct(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:

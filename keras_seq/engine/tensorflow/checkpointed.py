@@ -11,7 +11,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_seq.engine.tensorflow import arrays, loop
-from keras_seq.engine.tensorflow.arrays import differentiable, like, select, stack, unstack
+from keras_seq.engine.tensorflow.arrays import differentiable, known_shape, like, select, stack, unstack
 from keras_seq.engine.tensorflow.gradients import Forward, differentiable_once
 from keras_seq.engine.tensorflow.parallel import RealSteps
 from keras_seq.engine.tensorflow.probe import probe
@@ -128,14 +128,14 @@ class _Chunks:
         padded = tf.pad(x, [[0, 0], [0, self.padding], *rest])
         shape = tf.concat([tf.shape(x)[:1], [self.count, self.size], tf.shape(x)[2:]], 0)
         count = tf.TensorShape([self.count if isinstance(self.count, int) else None])
-        return tf.ensure_shape(tf.reshape(padded, shape), x.shape[:1] + count + self.static_size + x.shape[2:])
+        return known_shape(tf.reshape(padded, shape), x.shape[:1] + count + self.static_size + x.shape[2:])
 
     def whole(self, stacked):
         """(n, b, size, ...) to (b, t, ...)."""
         x = tf.transpose(stacked, [1, 0, *range(2, len(stacked.shape))])
         x = tf.reshape(x, tf.concat([tf.shape(x)[:1], [-1], tf.shape(x)[3:]], 0))[:, : self.time]
         steps = tf.TensorShape([self.time if isinstance(self.time, int) else None])
-        return tf.ensure_shape(x, stacked.shape[1:2] + steps + stacked.shape[3:])
+        return known_shape(x, stacked.shape[1:2] + steps + stacked.shape[3:])
 
     def any(self, index):
         """Whether a row has a real step in this chunk."""
@@ -169,7 +169,7 @@ class _Chunks:
         shape = tf.concat([[self.count], tf.shape(cotangent)[:1], [self.size], tf.shape(cotangent)[2:]], 0)
         stacked = tf.zeros(shape, cotangent.dtype)
         count = tf.TensorShape([self.count if isinstance(self.count, int) else None])
-        stacked = tf.ensure_shape(stacked, count + cotangent.shape[:1] + self.static_size + cotangent.shape[2:])
+        stacked = known_shape(stacked, count + cotangent.shape[:1] + self.static_size + cotangent.shape[2:])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(stacked)
             outputs = self.joined(stacked)

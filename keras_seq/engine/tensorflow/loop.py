@@ -19,6 +19,7 @@ from keras_seq.engine.tensorflow import parallel
 from keras_seq.engine.tensorflow.arrays import (
     adjoint,
     differentiable,
+    known_shape,
     like,
     outer,
     product,
@@ -178,7 +179,7 @@ class _ForwardPass:
         stacks = [s.stack() for s in stacks]
         if self.lane.return_sequences:
             steps = tf.nest.flatten(self.lane.inputs)[0].shape[1:2]
-            outputs = [swap(tf.ensure_shape(stacks.pop(0), steps + o.shape)) for o in outputs]
+            outputs = [swap(known_shape(stacks.pop(0), steps + o.shape)) for o in outputs]
         if self.save_dots:
             stacks += [p.stack() for p in sums or self.projected]
         return Forward(list(outputs), None, list(states), stacks)
@@ -311,4 +312,4 @@ def _zeros(example, lane):
     """Zeros like an output of a step, for the rows of this lane."""
     rows = lane.rows[0]
     sizes = [size(rows, 0), *(size(example, axis) for axis in range(1, len(example.shape)))]
-    return tf.ensure_shape(tf.zeros(sizes, example.dtype), rows.shape[:1] + example.shape[1:])
+    return known_shape(tf.zeros(sizes, example.dtype), rows.shape[:1] + example.shape[1:])

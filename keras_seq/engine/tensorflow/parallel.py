@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_seq.engine.tensorflow.arrays import column, like, swap, take
+from keras_seq.engine.tensorflow.arrays import column, known_shape, swap, take
 from keras_seq.engine.tensorflow.gradients import Forward
 from keras_seq.engine.tensorflow.recurrence import Recurrence
 
@@ -62,7 +62,8 @@ def as_results(recurrence: Recurrence, real: RealSteps | None, output: Any, afte
         outputs = [real.filled_forward(o, recurrence.zero_output_for_mask) for o in outputs]
     outputs = [swap(o) if recurrence.return_sequences else o[-1] for o in outputs]
     structure = tf.nest.map_structure(lambda _: None, output)
-    return Forward(outputs, structure, list(like(final, recurrence.states)), None)
+    final = [known_shape(f, s.shape) for f, s in zip(final, recurrence.states, strict=True)]
+    return Forward(outputs, structure, final, None)
 
 
 def project_in_order(recurrence: Recurrence) -> tuple[Any, tf.Tensor | None]:
