@@ -9,7 +9,8 @@
                 2017), simulated with numbers of ours: its measurements are not to be had here.
     silverbox   an electronic oscillator with a cubic spring, 131,072 measured samples (Wigren and Schoukens 2013): the
                 arrow-shaped part, whose last quarter goes further than anything before it, freely from a few known steps.
-    tcn         the same arrow, from the input alone, by a TCN.
+    tcn         the same arrow, from the input alone, by a TCN
+    jacobian    what a Jacobian costs.
 
 Errors are roots of mean squares, over all steps that are run freely.
 """
@@ -24,9 +25,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_seq
-from keras_seq.training import LevenbergMarquardt, free_run_pieces
+from keras_seq.training import LevenbergMarquardt, free_run_pieces, residuals, sensitivities
 
 HERE = pathlib.Path(__file__).parent
 DATA = pathlib.Path(os.environ.get("KERAS_SEQ_DATA", HERE.parents[1] / "shared" / "data"))
@@ -255,14 +257,55 @@ def run_tcn(quick):
     return lines
 
 
+# -- what a Jacobian costs -------------------------------------------------------------------------------------------------
+
+
+def run_jacobian(quick):
+    """Milliseconds for J^T J and J^T r, carried forward or by products with one direction after the other; and those of r."""
+    lines = [
+        "| | rows, steps | weights | r | carried forward | one direction after the other |",
+        "|---|---|---|---|---|---|",
+    ]
+    delays = {"input_delays": 3, "output_delays": 3, "return_sequences": True}
+    models = {
+        "NARX of 6 units, closed loop": lambda: keras_seq.NARX(6, 1, closed=True, **delays),
+        "GRU of 8 units": lambda: keras_seq.GRU(8, return_sequences=True),
+        "LSTM of 16 units": lambda: keras_seq.LSTM(16, return_sequences=True),
+    }
+    for name, make in models.items():
+        for rows, steps in ((1, 1024), (16, 64)):
+            model = keras.Sequential([keras.Input((None, 1)), make(), keras.layers.Dense(1)])
+            x = np.random.default_rng(0).normal(size=(rows, steps, 1))
+            ways = {}
+            for way, has_memory in (("forward", sensitivities.has_memory), ("each", lambda model: False)):
+                fit, before = residuals.Residuals(model, True), sensitivities.has_memory
+                batch = residuals.prepared(fit, "", x, x, None, 2**31).batches[0]
+                vector = tf.constant(fit.current())
+                sensitivities.has_memory = has_memory
+                try:
+                    fit.normal(vector, batch)
+                finally:
+                    sensitivities.has_memory = before
+                ways[way] = lambda fit=fit, v=vector, b=batch: fit.normal(v, b)[0].numpy()
+            ways["r"] = lambda fit=fit, v=vector, b=batch: fit.sums(v, b)[0].numpy()
+            least = dict.fromkeys(ways, np.inf)
+            for _ in range(3 if quick else 6):
+                for way, call in ways.items():
+                    least[way] = min(least[way], 1e3 * timed(call)[1])
+            shown = " | ".join(f"{least[way]:.1f}" for way in ("r", "forward", "each"))
+            lines.append(f"| {name} | {rows}, {steps} | {fit.size} | {shown} |")
+            print(lines[-1], flush=True)
+    return lines
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plant", default="all", choices=["tanks", "silverbox", "tcn", "all"])
+    parser.add_argument("--plant", default="all", choices=["tanks", "silverbox", "tcn", "jacobian", "all"])
     parser.add_argument(
         "--quick", action="store_true", help="fewer seeds, samples and steps, to try it; writes nothing"
     )
     options = parser.parse_args(arguments)
-    runs = {"tanks": run_tanks, "silverbox": run_silverbox, "tcn": run_tcn}
+    runs = {"tanks": run_tanks, "silverbox": run_silverbox, "tcn": run_tcn, "jacobian": run_jacobian}
     found = {name: run(options.quick) for name, run in runs.items() if options.plant in (name, "all")}
     for name, lines in found.items():
         print(f"\n{name}\n" + "\n".join(lines))

@@ -18,6 +18,8 @@ from keras_seq.training.residuals import Residuals, divergence, inputs_of, outpu
 
 MOST_DAMPING = 1e10
 """Times the largest diagonal entry of J^T J: with more, no step is tried."""
+TINY = 1e-200
+"""In the place of zero where something is divided by it."""
 
 
 class LevenbergMarquardt:
@@ -34,7 +36,7 @@ class LevenbergMarquardt:
     With `bayesian` the sum is r^T r + (alpha / beta) w^T w, and alpha and beta are estimated after each step, the way of
     `trainbr`:
 
-        gamma = p - (alpha / beta) trace((J^T J + (alpha / beta) I)^-1)
+        gamma = sum of lambda / (lambda + alpha / beta) over the eigenvalues lambda of J^T J
         alpha = gamma / (2 w^T w),    beta = (n - gamma) / (2 r^T r)
 
     for n residuals and p weights; gamma is the effective number of parameters. With A = J^T J + (alpha / beta) I, the logarithm
@@ -251,7 +253,7 @@ class _Point:
     def __init__(self, residuals, data, weights, damping, bayesian):
         self.residuals, self.data, self.weights, self.bayesian = residuals, data, weights, bayesian
         self.normal = residuals.total_normal(weights, data)
-        largest = max(np.diagonal(self.normal.product).max(), 1e-300)
+        largest = max(np.diagonal(self.normal.product).max(), TINY)
         self.damping, self.growth, self.most = damping * largest, 2.0, MOST_DAMPING * largest
         self.ratio = 1e-3 * np.diagonal(self.normal.product).mean() if bayesian else 0.0  # alpha / beta
         self.alpha = self.beta = self.effective = self.evidence = math.nan
@@ -299,15 +301,18 @@ class _Point:
 
     def _estimate(self):
         """alpha, beta, the effective number of parameters and the evidence, from alpha / beta of the step before."""
-        p, n, ratio = len(self.weights), float(self.normal.count), self.ratio
-        squares, norm = float(self.normal.squares), float(self.weights @ self.weights)
-        matrix = self.normal.product + ratio * np.eye(p)
-        self.effective = p - ratio * float(np.trace(np.linalg.inv(matrix)))
-        self.alpha, self.beta = self.effective / (2 * norm), (n - self.effective) / (2 * squares)
-        self.ratio = self.alpha / self.beta
-        determinant = np.linalg.slogdet(self.normal.product + self.ratio * np.eye(p))[1]
-        least = self.alpha * norm + self.beta * squares  # n / 2
-        self.evidence = (p * math.log(self.ratio) - determinant + n * math.log(self.beta / math.pi)) / 2 - least
+        p, n = len(self.weights), float(self.normal.count)
+        squares, norm = max(float(self.normal.squares), TINY), float(self.weights @ self.weights)
+        eigenvalues = np.maximum(np.linalg.eigvalsh(self.normal.product), 0)  # which rounding may leave below
+        self.effective = float(np.sum(eigenvalues / (eigenvalues + self.ratio)))
+        left = max(
+            n - self.effective, 1e-12 * n
+        )  # nothing but rounding, where there are no more residuals than weights
+        self.alpha, self.beta = self.effective / (2 * norm), left / (2 * squares)
+        self.ratio = max(self.alpha / self.beta, TINY)
+        determinant = float(np.sum(np.log(eigenvalues + self.ratio)))
+        fitted = self.alpha * norm + self.beta * squares
+        self.evidence = (p * math.log(self.ratio) - determinant + n * math.log(self.beta / math.pi)) / 2 - fitted
 
     def said(self):
         """What the logs show of it."""

@@ -384,6 +384,14 @@ def test_bayesian_estimates_are_those_of_the_evidence():
     assert logs["log_evidence"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_bayesian_with_more_weights_than_residuals():
+    x, y = curve(6)
+    model = small(8)
+    logs = LevenbergMarquardt(model, bayesian=True, jit_compile=False).fit(x, y, epochs=30, verbose=0).history
+    assert all(np.all(np.isfinite(values)) for values in logs.values())
+    assert all(0 < effective < 6 for effective in logs["effective_parameters"])
+
+
 def test_pieces_of_a_free_run():
     u, y = np.arange(20.0).reshape(10, 2), np.arange(100.0, 110)[:, None]
     (x, known), later = free_run_pieces(u, y, warm_up=2, steps=3)
