@@ -5,7 +5,7 @@ Two tasks:
     plant   a nonlinear plant with a noisy sensor; the net must reproduce it from its input alone, over thousands of steps
     etth1   the oil temperature of a transformer (ETTh1, hourly, two years), 24 hours ahead, given its loads
 
-    python examples/narx.py                       # both, about a minute on two cores
+    python examples/narx.py                       # both, one to two minutes on two cores
     python examples/narx.py --task plant --units 30 --epochs 400
     python examples/narx.py --data path/to/data   # the folder that holds timeseries/ETTh1.csv
 
