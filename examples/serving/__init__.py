@@ -1,0 +1,1 @@
+"""A server of trained models: what `examples/serve.py` runs."""

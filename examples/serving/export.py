@@ -1,0 +1,103 @@
+"""Models as SavedModels with the endpoints that the server asks."""
+
+import itertools
+import json
+import os
+import pathlib
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+VOCABULARY = pathlib.Path("assets.extra", "vocabulary.json")
+"""Where in a SavedModel's folder the vocabulary stands; TensorFlow leaves assets.extra to whoever writes it."""
+
+
+def export(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write a SavedModel: of a `LanguageModel`, of a `Seq2Seq` with attention, or of a model of one sequence."""
+    from keras_seq.models import LanguageModel, Seq2Seq
+
+    writers = {LanguageModel: export_writer, Seq2Seq: export_reader}
+    next((w for kind, w in writers.items() if isinstance(model, kind)), export_predictor)(model, path)
+
+
+def export_predictor(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """One endpoint, `predict(sequences (b, t, ..), lengths (b,))`: steps from its length on are hidden by a mask.
+
+    Raises:
+        ValueError: a model of several inputs or outputs, or one whose answer depends on padding though a mask hides it.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(f"model: expected one input and one output, got {len(model.inputs)} and {len(model.outputs)}")
+    (x,) = model.inputs
+
+    def predict(sequences, lengths):
+        mask = tf.sequence_mask(lengths, tf.shape(sequences)[1])
+        with warnings.catch_warnings():  # Keras says of every model that it takes no mask; its layers do
+            warnings.filterwarnings("ignore", r".*\(of type (Sequential|Functional|Model)\)")
+            return model(sequences, mask=mask, training=False)
+
+    if x.shape[1] is None:
+        _check_padding(model, predict, x)
+
+    signature = [tf.TensorSpec(x.shape, x.dtype, name="sequences"), tf.TensorSpec((None,), tf.int32, name="lengths")]
+    _write(model, path, "predict", predict, signature)
+
+
+def _check_padding(model, predict, x):
+    """A ValueError if the answer to five steps depends on whether four others follow that a mask hides."""
+    real = tf.cast(tf.random.stateless_uniform((1, 5, *(n or 1 for n in x.shape[2:])), (1, 2), 1, 2), x.dtype)
+    padded = tf.concat([real, tf.ones_like(real[:, :4])], axis=1)
+    alone, beside = model(real), predict(padded, tf.constant([5]))
+    if model.outputs[0].shape[1:2] == (None,):
+        beside = beside[:, : alone.shape[1]]
+    if np.abs(alone - beside).max() > 1e-2 * np.abs(alone).max() + 1e-6:
+        raise ValueError(
+            "model: expected one whose answers do not depend on padding that a mask hides, got one that does; what "
+            "`model.export(path)` writes is served with sequences of one length at a time"
+        )
+
+
+def export_writer(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """What the language model's own `export` writes, and its vocabulary."""
+    model.export(path, verbose=False)
+    config = {
+        name: value for name, value in model.vocabulary.get_config().items() if name in ("words", "split", "special")
+    }
+    file = pathlib.Path(path) / VOCABULARY
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(config), encoding="utf-8")
+
+
+def export_reader(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """One endpoint, `read(texts (b,)) -> texts (b,), their pieces (b, t), those that were read (b, s), weights (b, t, s)`."""
+    if not model.attends:
+        raise ValueError("model: expected one that attends, got one without attention")
+
+    def read(texts):
+        source = model.tokens(texts)
+        target = model.generate_tokens(source)
+        state, constants = model.begin(source, tf.shape(source)[0])
+        before = tf.fill((tf.shape(source)[0], 1), model.target.start)
+        fed, seen = tf.concat([before, tf.cast(target, tf.int32)[:, :-1]], axis=1), [state["coverage"]]
+        for t in range(model.max_length):
+            _, state = model.next_token(fed[:, t], state, constants)
+            seen.append(state["coverage"])
+        weights = tf.stack([after - before for before, after in itertools.pairwise(seen)], axis=1)
+        pieces = [_pieces(v, tokens) for v, tokens in ((model.source, source), (model.target, target))]
+        return model.target.decode(target), *pieces, weights
+
+    _write(model, path, "read", read, [tf.TensorSpec((None,), tf.string, name="texts")])
+
+
+def _pieces(vocabulary, tokens):
+    """The strings of tokens, END as the vocabulary spells it, padding as empty strings."""
+    return tf.gather(tf.constant(["" if i == vocabulary.pad else t for i, t in enumerate(vocabulary.tokens)]), tokens)
+
+
+def _write(model, path, name, function, signature):
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(name, function, input_signature=signature)
+    archive.write_out(path, verbose=False)
