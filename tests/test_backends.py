@@ -120,6 +120,7 @@ for i, expression in enumerate(eval(sys.argv[4])):
         np.testing.assert_allclose(value, data[f"r{i} {j}"], atol=1e-5, err_msg=f"{expression} {j}")
     print(expression, len(found))
 
+keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 x, inputs, vector = data["x"], keras.Input((5, 2)), keras.Input((3,))
 cell = keras_seq.ConditionedCell(keras_seq.PeepholeLSTMCell(4, dropout=0.1, recurrent_dropout=0.1, zoneout=0.1))
@@ -211,3 +212,65 @@ def test_models_learn_and_say_what_runs_on_tensorflow_alone(backend):
     alone = f"TensorFlow only, expected Keras on the TensorFlow backend, got {backend!r}"
     expected = [*(f"{name} learns True" for name in LEARNING), *(f"{what}: {alone}" for what in TENSORFLOW_ONLY)]
     assert [line for line in expected if line not in done.stdout] == [], done.stderr[-2000:]
+
+
+MADE = """
+import numpy as np, keras, keras_seq
+
+def made(expression):
+    layer = eval(expression, vars(keras_seq))
+    layer.build((None, None, 2))
+    rng = np.random.default_rng(1)
+    for w in layer.weights:
+        if "float" in w.dtype:
+            w.assign(0.5 * rng.normal(size=w.shape))
+    return layer
+"""
+STABLEHLO = """
+import sys
+sys.modules["tensorflow"] = None
+import jax
+from jax import export
+
+data = np.load(sys.argv[1])
+b, t = export.symbolic_shape("b, t")
+
+def written(function, *specs):
+    return export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize()))
+
+for i, expression in enumerate(eval(sys.argv[2])):
+    layer = made(expression)
+    whole = written(layer, jax.ShapeDtypeStruct((b, t, 2), "float32"))
+    now = [jax.ShapeDtypeStruct((b, *s.shape[1:]), s.dtype) for s in layer.initial_state(1)]
+    one = written(layer.step, jax.ShapeDtypeStruct((b, 2), "float32"), now)
+    for rows, steps in ((3, 5), (2, 4)):
+        x, wanted = data["x"][:rows, :steps], data[f"{i} {rows}"]
+        np.testing.assert_allclose(whole.call(x), wanted, atol=1e-5, err_msg=expression)
+        state = layer.initial_state(rows)
+        for n in range(steps):
+            y, state = one.call(x[:, n], state)
+        np.testing.assert_allclose(y, wanted[:, -1], atol=1e-5, err_msg=expression)
+    print(expression)
+"""
+
+
+def test_stablehlo_of_layers_and_of_their_steps(tmp_path):
+    """Written by JAX for any number of rows and steps, it gives read back what the engine gives."""
+    pytest.importorskip("jax")
+    scope, expected = {}, {"x": X}
+    exec(MADE, scope)
+    expressions = [
+        "LSTM(4, return_sequences=True)",
+        "GRU(4, reset_after=False, return_sequences=True)",
+        "TCN(3, dilations=[1, 2], return_sequences=True)",
+        "Stacked([PeepholeLSTM(3, return_sequences=True), MinGRU(3, return_sequences=True)], skips='residual')",
+    ]
+    for i, expression in enumerate(expressions):
+        layer = scope["made"](expression)
+        expected |= {f"{i} {rows}": layer(X[:rows, :steps]).numpy() for rows, steps in ((3, 5), (2, 4))}
+    np.savez(tmp_path / "expected.npz", **expected)
+    root = pathlib.Path(__file__).parents[1]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    code = [sys.executable, "-c", MADE + STABLEHLO, str(tmp_path / "expected.npz"), repr(expressions)]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == expressions, done.stderr[-3000:]
