@@ -11,6 +11,7 @@ of the requests took at most, as the clients see them; of texts, that of a piece
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import pathlib
@@ -168,6 +169,8 @@ def main(arguments=None):
         write_models(folder, options.units)
         rows = [direct(folder, n, options.seconds) for n in (1, 32)]
         process, port = start_server(folder)
+        gc.collect()
+        gc.freeze()  # the clients, too, answer at once
         try:
             loaded = [row for n in options.clients for row in asyncio.run(load(port, n, options.seconds))]
         finally:

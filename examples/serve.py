@@ -13,6 +13,7 @@ has begun to read is answered, or after --grace seconds.
 
 import argparse
 import dataclasses
+import gc
 import os
 import pathlib
 
@@ -49,6 +50,8 @@ def main(arguments=None):
     from serving.saved import load
 
     app = create_app([load(path) for path in paths], limits)
+    gc.collect()
+    gc.freeze()  # or the collector walks through all of TensorFlow between two answers
     uvicorn.run(
         app,
         host=options.host,
