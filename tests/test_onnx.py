@@ -107,6 +107,28 @@ def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):
     print(f"{expression} {further or ''} {'masked' if masked else 'plain'}: {worst:.1e}")
 
 
+@pytest.mark.parametrize("expression", ["TreeLSTM(4)", "TreeLSTM(4, arity=2)", "RecursiveNN(4)"])
+def test_trees_of_any_depth(expression, tmp_path):
+    """Chains, which are as deep as they have nodes, and trees of two levels, from one file."""
+    nodes, children = keras.Input((None, 2), name="nodes"), keras.Input((None, 2), dtype="int32", name="children")
+    layer = eval(expression, vars(keras_seq).copy())
+    model = keras.Model([nodes, children], layer(nodes, children=children))
+    rng = np.random.default_rng(0)
+
+    def given(rows, count, deep):
+        below = [[i - 1, -1] if i and deep else [-1, -1] for i in range(count)]
+        if not deep:
+            below[-1] = [0, 1]
+        return [rng.normal(size=(rows, count, 2)).astype("float32"), np.tile(below, (rows, 1, 1)).astype("int32")]
+
+    model(given(2, 3, False))
+    model.export(tmp_path / "trees.onnx", format="onnx", verbose=False)
+    run = onnx(tmp_path / "trees.onnx")
+    for rows, count, deep in ((2, 3, False), (2, 5, True), (1, 12, True)):
+        x = given(rows, count, deep)
+        assert difference(run(nodes=x[0], children=x[1]), [np.asarray(model(x))]) < 1e-6
+
+
 @pytest.mark.parametrize("rows", [None, 2])
 @pytest.mark.parametrize("name", ["deep", "of_tokens", "to_one", "branches", "open_loop", "closed_loop"])
 def test_steps_of_a_model(name, rows, tmp_path):

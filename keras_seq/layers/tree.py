@@ -141,10 +141,13 @@ def _levels(children, there):
 
     b, n, k = ops.shape(children)
     first = ops.cast(there, "int32") - 1
+
+    def settle(levels, _):
+        new = raised(levels)
+        return new, ops.any(new != levels)
+
     # a node is settled one round after its children are
-    return ops.while_loop(
-        lambda old, new: ops.any(old != new), lambda _, new: (new, raised(new)), (first, raised(first))
-    )[1]
+    return ops.while_loop(lambda _, changed: changed, settle, (first, ops.convert_to_tensor(True, "bool")))[0]
 
 
 def _faults(children, there, one_root):
