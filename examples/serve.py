@@ -4,7 +4,7 @@
     python examples/serve.py --train                      # small models, some minutes on two cores; then serve them
     python examples/serve.py                              # serve them again; the page is http://127.0.0.1:8000
     python examples/serve.py MODEL ..                     # SavedModels, or .keras files, of one's own
-    python benchmarks/serving.py                          # requests a second, and how long they take
+    python benchmarks/server_load.py                      # requests a second, and how long they take
 
 docs/serving.md says what is asked and answered. A model's kind is known by its endpoints: `Stream.export` writes what has
 /streams, `serving.export.export` what has /predict, /write or /read. SIGTERM ends the server when every request that it

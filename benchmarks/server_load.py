@@ -1,7 +1,7 @@
 """What `examples/serve.py` holds on loopback, beside calling the same SavedModel directly.
 
     pip install keras_seq[serve]
-    python benchmarks/serving.py                      # a table, in about two minutes
+    python benchmarks/server_load.py                  # a table, in about two minutes
 
 An LSTM reads sequences of 50 steps and answers each with one number. Clients that each send one request after the other,
 over a connection of their own, ask for answers; then for single steps of a stream each; then for a text each, from a
