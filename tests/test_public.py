@@ -156,8 +156,10 @@ SURFACE = {
         "SpectralRadiusRegularizer",
         "UORO",
         "TruncatedBPTT",
+        "fit_distributed",
         "free_run_pieces",
         "stream_chunks",
+        "worker_strategy",
     ],
     "keras_seq.metrics": ["BitsPerCharacter", "Perplexity", "SpanScores", "cider_d", "corpus_bleu"],
 }

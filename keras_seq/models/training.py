@@ -59,7 +59,8 @@ class TokenTraining:
         if loss is None:
             loss = TokenCrossEntropy(from_logits=True, ignore_class=self.vocabulary.pad, name="cross_entropy")
         strategy = tf.distribute.get_strategy()
-        several = isinstance(strategy, tf.distribute.MirroredStrategy) and strategy.num_replicas_in_sync > 1
+        mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+        several = isinstance(strategy, mirrored) and strategy.num_replicas_in_sync > 1
         if several and kwargs.get("jit_compile") is True:
             raise ValueError(
                 "jit_compile: expected False or 'auto' under a MirroredStrategy of several replicas, as XLA compiles for one "

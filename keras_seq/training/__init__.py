@@ -1,5 +1,6 @@
 """Learning rules for streams that do not end, least squares for models of plants, and what long memories ask for."""
 
+from keras_seq.training.distributed import fit_distributed, worker_strategy
 from keras_seq.training.levenberg import LevenbergMarquardt
 from keras_seq.training.monitor import GradientMonitor
 from keras_seq.training.online import OnlineLearner
@@ -28,6 +29,8 @@ __all__ = [
     "SpectralRadiusInitializer",
     "SpectralRadiusRegularizer",
     "TruncatedBPTT",
+    "fit_distributed",
     "free_run_pieces",
     "stream_chunks",
+    "worker_strategy",
 ]

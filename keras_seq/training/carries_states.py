@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_seq.arguments import positive_integer
+from keras_seq.training.backup import Backup
 from keras_seq.typing import Tensor
 
 _making = threading.Lock()  # held while the variables of carried states are made
@@ -141,7 +141,8 @@ class CarriesStates:
         callbacks = given.get("callbacks") or []
         if isinstance(callbacks, keras.callbacks.CallbackList):
             raise TypeError("callbacks: expected a list together with backup, got a CallbackList")
-        keeper = _Backup(self, os.fspath(backup), positive_integer("backup_every", backup_every), x)
+        rows = tree.flatten(x.element_spec)[0].shape[0]
+        keeper = Backup(self, os.fspath(backup), positive_integer("backup_every", backup_every), rows)
         steps_per_epoch = given.get("steps_per_epoch")
         if steps_per_epoch:
             if x.cardinality() != tf.data.INFINITE_CARDINALITY:
@@ -151,57 +152,11 @@ class CarriesStates:
             given["x"] = x.skip(keeper.epoch * steps_per_epoch)
         given["callbacks"] = [*(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]), keeper]
         given["initial_epoch"] = max(given.get("initial_epoch", 0), keeper.epoch)
-        self.__dict__["_to_pass_over"] = keeper.chunk
+        self.__dict__["_to_pass_over"] = keeper.batch
         try:
             return super().fit(**given)
         finally:
             self.__dict__["_to_pass_over"] = 0
-
-
-class _Backup(keras.callbacks.Callback):
-    """Keeps all that a run needs to go on, and says where it goes on: in which epoch, before which chunk."""
-
-    def __init__(self, model, folder, every, data):
-        super().__init__()
-        self.folder, self.every = folder, every
-        self.rows = tree.flatten(data.element_spec)[0].shape[0]
-        self._epoch, self._chunk = tf.Variable(0, dtype=tf.int64), tf.Variable(0, dtype=tf.int64)
-        model.optimizer.build(model.trainable_variables)
-        states = model._kept_states(True, self.rows, model.first_states(self.rows))
-        kept = [v.value for v in (*model.variables, *model.optimizer.variables, *states)]
-        self._checkpoint = tf.train.Checkpoint(kept=kept, epoch=self._epoch, chunk=self._chunk)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=2)
-        if self._manager.latest_checkpoint:
-            self._restore(kept)
-        self.epoch, self.chunk = int(self._epoch), int(self._chunk)
-        self._last = self.chunk
-
-    def _restore(self, kept):
-        path = self._manager.latest_checkpoint
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        found = [shapes.get(f"kept/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(len(kept) + 1)]
-        if found != [*(v.shape.as_list() for v in kept), None]:
-            raise ValueError(f"backup: expected one of this model on {self.rows} rows, got another in {self.folder}")
-        self._checkpoint.restore(path).assert_consumed()
-
-    def _save(self, epoch, chunk):
-        self._epoch.assign(epoch)
-        self._chunk.assign(chunk)
-        self._manager.save()
-        self._last = chunk
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._now = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch + 1 - self._last >= self.every:
-            self._save(self._now, batch + 1)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._save(epoch + 1, 0)
-
-    def on_train_end(self, logs=None):
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _by_shape(make):

@@ -1,0 +1,228 @@
+"""Two workers learn what one process learns: a recurrent network trained on several machines, killed, and resumed.
+
+    python examples/distributed.py --workers 2           # beside one process: the loss of each step
+    python examples/distributed.py --workers 2 --kill    # the last worker is killed in mid-epoch; all go on from the backup
+    python examples/distributed.py --costs               # bytes and seconds per step on 1, 2 and 4 workers, planned up to 64
+
+The workers are processes on this machine. On machines of their own each runs this file with `--output` in a folder that all
+see, and TF_CONFIG in its environment (docs/distributed.md). The data are drawn: the sum of the last inputs, forgotten slowly.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BATCH, STEPS, FEATURES = 16, 20, 4
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2, help="processes, which share the 16 rows of a batch equally")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batches", type=int, default=6, help="of each epoch")
+    parser.add_argument("--units", type=int, default=32)
+    parser.add_argument("--kill", action="store_true", help="kill the last worker in mid-epoch")
+    parser.add_argument("--costs", action="store_true", help="measure and plan what distribution costs")
+    parser.add_argument("--output", type=pathlib.Path, help="folder for losses and backups, which all workers see")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the other workers")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # the process beside the workers
+    parser.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.workers < 1 or BATCH % chosen.workers:
+        parser.error(f"--workers: expected a divisor of the {BATCH} rows of a batch, got {chosen.workers}")
+    for name in ("epochs", "batches", "units"):
+        if getattr(chosen, name) < 1:
+            parser.error(f"--{name}: expected a positive integer, got {getattr(chosen, name)}")
+    return chosen
+
+
+# -- one worker --------------------------------------------------------------------------------------------------------
+
+
+def train(chosen):
+    """Train under the strategy of TF_CONFIG and write down the loss of each step; a worker does this."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import keras_seq
+    from keras_seq.training import fit_distributed, worker_strategy
+
+    strategy = tf.distribute.get_strategy() if chosen.one else worker_strategy(timeout=chosen.timeout)
+    number = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+    own = chosen.output / ("one" if chosen.one else f"worker{number}")
+
+    class Journal(keras.callbacks.Callback):
+        """Writes the loss and the end of each step, and ends the process where it is told to."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch, self.seen, self.total = epoch, 0, 0.0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen, before = self.seen + 1, self.total
+            self.total = self.seen * logs["loss"]
+            step = self.epoch * chosen.batches + batch + 1
+            with open(own.with_suffix(".csv"), "a") as file:
+                print(step, self.total - before, time.time(), sep=",", file=file)
+            if step == chosen.die_at:
+                os.kill(os.getpid(), 9)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH * chosen.batches, STEPS, FEATURES)).astype("float32")
+    y = np.zeros((*x.shape[:2], 1), "float32")
+    for t in range(STEPS):
+        y[:, t] = (0.8 * y[:, t - 1] if t else 0) + x[:, t].sum(-1, keepdims=True) / 4
+
+    def of_epoch(epoch):  # shuffled by a seed, so that every worker and every run sees the same
+        order = np.random.default_rng(epoch).permutation(len(x))
+        return tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(BATCH)
+
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        layers = [keras_seq.LSTM(chosen.units, return_sequences=True), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((None, FEATURES)), *layers])
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+    backup = None if chosen.one else chosen.output / "backup"
+    fit_distributed(
+        model, of_epoch, chosen.epochs, callbacks=[Journal()], backup=backup, backup_every=2, verbose=2 * chosen.one
+    )
+    own.with_suffix(".json").write_text(json.dumps({"weights": model.count_params()}))
+
+
+# -- all workers of this machine ---------------------------------------------------------------------------------------
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def command(chosen, folder, *more):
+    sizes = ("--epochs", chosen.epochs, "--batches", chosen.batches, "--units", chosen.units)
+    return [sys.executable, __file__, *map(str, (*sizes, "--timeout", chosen.timeout, "--output", folder, *more))]
+
+
+def run(chosen, count, folder, die_at=0, restarts=3):
+    """Start `count` workers; when one dies, stop the others and start all again. Return how often that was."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for restart in range(restarts + 1):
+        workers, ports = [], free_ports(count)
+        for i in range(count):
+            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
+            more = ("--die-at", die_at) if die_at and restart == 0 and i == count - 1 else ()
+            workers.append(subprocess.Popen(command(chosen, folder, *more), env=environment))
+        codes = [None]
+        while None in codes and not any(codes):
+            time.sleep(0.1)
+            codes = [worker.poll() for worker in workers]
+        if not any(codes):
+            return restart
+        dead = [f"worker {i} ended with {code}" for i, code in enumerate(codes) if code]
+        print(", ".join(dead) + "; all start again from the backup", flush=True)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    raise SystemExit(f"the workers died {restarts + 1} times")
+
+
+def journal(path):
+    """What a worker wrote of each step, (loss, time); of a step that was trained again after a restart, the last."""
+    with open(path) as file:
+        return {int(step): (float(loss), float(end)) for step, loss, end in csv.reader(file)}
+
+
+def compare(chosen, folder):
+    """The losses of the workers beside those of one process on the same batches."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_CONFIG", None)
+    subprocess.run(command(chosen, folder, "--one"), env=environment, check=True)
+    die_at = chosen.batches + max(1, chosen.batches // 2) if chosen.kill else 0
+    restarts = run(chosen, chosen.workers, folder, min(die_at, chosen.epochs * chosen.batches))
+    one, many = (journal(folder / f"{name}.csv") for name in ("one", "worker0"))
+    print(f"step   one process   {chosen.workers} workers    difference")
+    for step, (loss, _) in one.items():
+        print(f"{step:4}   {loss:11.7f}   {many[step][0]:9.7f}   {abs(many[step][0] - loss):10.1e}")
+    largest = max(abs(many[step][0] - loss) for step, (loss, _) in one.items())
+    again = len((folder / "worker0.csv").read_text().splitlines()) - len(many)
+    print(f"{len(one)} steps, {restarts} restarts, {again} steps trained again, largest difference {largest:.1e}")
+    if largest > 1e-5:
+        raise SystemExit("the workers did not learn what one process learned")
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+def bytes_sent(weights, workers):
+    """Bytes that each worker sends per step in a ring: twice the share of the others of float32 gradients."""
+    return weights * 4 * 2 * (workers - 1) / workers
+
+
+def loopback():
+    """Bytes that went over the loopback device so far, of all processes."""
+    for line in pathlib.Path("/proc/net/dev").read_text().splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == "lo":
+            return int(numbers.split()[8])
+    raise SystemExit("/proc/net/dev: expected a device lo")
+
+
+def costs(chosen, folder):
+    """Measure a step on 1, 2 and 4 workers, and plan it for more."""
+    cores, seconds, weights = len(os.sched_getaffinity(0)), {}, 0
+    print("workers   bytes sent per worker and step   by the formula   ms per step")
+    for count in (1, 2, 4):
+        here = folder / str(count)
+        here.mkdir()
+        before = loopback()
+        run(chosen, count, here, restarts=0)
+        total = loopback() - before
+        ends = [end for _, end in journal(here / "worker0.csv").values()]
+        between = sorted(b - a for a, b in itertools.pairwise(ends))
+        seconds[count] = between[len(between) // 4]
+        weights = json.loads((here / "worker0.json").read_text())["weights"]
+        sent = total / count / len(ends)
+        print(f"{count:7}   {sent:30,.0f}   {bytes_sent(weights, count):14,.0f}   {1e3 * seconds[count]:11.1f}")
+    compute, latency = seconds[1], max(0.0, seconds[2] - seconds[1]) / 2
+    print(f"{weights:,} weights, {cores} cores for all workers; a message of a ring takes {1e3 * latency:.2f} ms here")
+    print("On machines of their own, a batch of 16 rows in each, 1.25e9 bytes/s (10 Gbit/s) and 0.1 ms a message:")
+    print("workers   MB sent per worker and step   ms to compute   ms to send   rows per second, of ideal")
+    for count in (1, 2, 4, 8, 16, 32, 64):
+        send = bytes_sent(weights, count) / 1.25e9 + 2 * (count - 1) * 1e-4
+        share = compute / (compute + send)
+        print(
+            f"{count:7}   {bytes_sent(weights, count) / 1e6:27.3f}   {1e3 * compute:13.2f}   {1e3 * send:10.2f}   {share:25.0%}"
+        )
+
+
+def main():
+    chosen = arguments()
+    if chosen.one or "TF_CONFIG" in os.environ:
+        chosen.output = chosen.output or pathlib.Path("distributed")
+        chosen.output.mkdir(parents=True, exist_ok=True)
+        return train(chosen)
+    folder = chosen.output or pathlib.Path(tempfile.mkdtemp(prefix="distributed"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise SystemExit(f"--output: expected an empty folder, got {folder}")
+    try:
+        return (costs if chosen.costs else compare)(chosen, folder)
+    finally:
+        if chosen.output is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Training on several replicas and machines: two learn what one learns, a killed run goes on, an absent worker is named."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_seq
+from keras_seq.training import fit_distributed, worker_strategy
+
+ROOT = pathlib.Path(__file__).parents[2]
+RUN = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 5, 3)).astype("float32"), RNG.normal(size=(12, 5, 2)).astype("float32")
+DATA = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
+def made(**compiling):
+    keras.utils.set_random_seed(1)
+    parts = [keras_seq.LSTM(4, return_sequences=True), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((None, 3)), *parts])
+    model.compile(**{"optimizer": keras.optimizers.Adam(0.01), "loss": "mse", "jit_compile": False, **compiling})
+    return model
+
+
+def test_alone_it_is_the_fit_of_keras():
+    model, other = made(metrics=["mae"]), made(metrics=["mae"])
+    expected = model.fit(DATA, epochs=2, shuffle=False, validation_data=DATA, verbose=0).history
+    found = fit_distributed(other, DATA, 2, validation_data=DATA, verbose=0).history
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+    for a, b in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-7)
+
+
+class Breaks(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.deep
+def test_a_broken_run_goes_on_at_the_batch_where_its_backup_was_made(tmp_path):
+    def shuffled(epoch):
+        return DATA.unbatch().shuffle(12, seed=epoch).batch(4)
+
+    whole, seen = made(), []
+    fit_distributed(whole, shuffled, 3, verbose=0)
+    folder = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        fit_distributed(made(), shuffled, 3, callbacks=[Breaks()], verbose=0, backup=folder, backup_every=1)
+    assert folder.exists()
+    other = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(2)])
+    other.compile("adam", "mse", jit_compile=False)
+    with pytest.raises(ValueError, match="backup: expected one of this model, got another in"):
+        fit_distributed(other, shuffled, 3, verbose=0, backup=folder)
+    rest = made()
+    note = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
+    fit_distributed(rest, shuffled, 3, callbacks=[note], verbose=0, backup=folder, backup_every=1)
+    assert seen == [1, 2, 0, 1, 2]
+    assert not folder.exists()
+    for a, b in zip(whole.weights, rest.weights, strict=True):
+        np.testing.assert_array_equal(b, a)
+
+
+def test_a_callback_can_stop_it():
+    model = made()
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))
+    assert len(fit_distributed(model, DATA, 5, callbacks=[stop], verbose=0).history["loss"]) == 2
+
+
+def test_what_is_wrong_is_refused():
+    plain = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(2)])
+    for error, message, call in (
+        (ValueError, "model: expected a compiled keras.Model", lambda: fit_distributed(plain, DATA)),
+        (TypeError, "model: expected a compiled keras.Model", lambda: fit_distributed(keras.layers.Dense(2), DATA)),
+        (TypeError, "callbacks: expected a list", lambda: fit_distributed(made(), DATA, callbacks=Breaks())),
+        (TypeError, "backup: expected a folder or None", lambda: fit_distributed(made(), DATA, backup=3)),
+        (ValueError, "verbose: expected 'auto', 0, 1 or 2", lambda: fit_distributed(made(), DATA, verbose="loud")),
+        (ValueError, "data: expected batches, got an empty", lambda: fit_distributed(made(), DATA.take(0))),
+        (TypeError, "data: expected a tf.data.Dataset of batches", lambda: fit_distributed(made(), X)),
+        (ValueError, "data: expected an end, got an endless", lambda: fit_distributed(made(), DATA.repeat())),
+        (TypeError, "validation_data: expected a tf", lambda: fit_distributed(made(), DATA, validation_data=(X, Y))),
+        (ValueError, "epochs: expected a positive integer", lambda: fit_distributed(made(), DATA, 0)),
+        (TypeError, "timeout: expected positive seconds", lambda: worker_strategy("soon")),
+        (ValueError, "timeout: expected positive seconds", lambda: worker_strategy(0)),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            call()
+
+
+def test_an_absent_worker_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = [s.getsockname()[1] for s in (one, two)]
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        addresses = [f"127.0.0.1:{port}" for port in (ports[0], there.getsockname()[1], ports[1])]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+        wanted = f"TF_CONFIG: expected all workers within 0.3 seconds, did not find worker 2 at {addresses[2]}"
+        with pytest.raises(TimeoutError, match=f"^{wanted}$"):
+            worker_strategy(timeout=0.3)
+
+
+MIRRORED = """
+import sys
+import numpy as np, tensorflow as tf
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+import keras, keras_seq
+from keras_seq.training import TruncatedBPTT, fit_distributed, stream_chunks
+TWO = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+x, y = (np.random.default_rng(1).normal(size=(4, 8, n)).astype("float32") for n in (3, 2))
+
+class Breaks(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise KeyboardInterrupt
+
+def trained(strategy, backup=None, callbacks=(), keras_fit=False, **compiling):
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        parts = [keras_seq.LSTM(5, return_sequences=True), keras.layers.Dense(2)]
+        model = TruncatedBPTT(keras.Sequential([keras.Input((None, 3)), *parts]), steps=2)
+        model.compile(**{"optimizer": keras.optimizers.Adam(0.01), "loss": "mse", "jit_compile": False, **compiling})
+    data = stream_chunks(x, y, steps=2)
+    run = model.fit if keras_fit else lambda data, **more: fit_distributed(model, data, **more)
+    run(data, epochs=2, verbose=0, callbacks=list(callbacks), backup=backup, backup_every=1)
+    return [w.numpy() for w in model.weights]
+
+def same(a, b):
+    for v, w in zip(a, b, strict=True):
+        np.testing.assert_allclose(v, w, atol=2e-6)
+
+one, two = trained(tf.distribute.get_strategy()), trained(TWO)
+same(one, two)
+for keras_fit in (False, True):
+    folder = sys.argv[1] + str(keras_fit)
+    try:
+        trained(TWO, folder, [Breaks()], keras_fit)
+        raise SystemExit("not broken off")
+    except KeyboardInterrupt:
+        pass
+    same(two, trained(TWO if keras_fit else tf.distribute.get_strategy(), folder, (), keras_fit))
+try:
+    trained(TWO, jit_compile=True)
+    raise SystemExit("compiled")
+except ValueError as error:
+    assert "jit_compile: expected False on 2 replicas" in str(error), error
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+with TWO.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse", jit_compile=False)
+try:
+    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:, 0], y[:, 0])).batch(3))
+    raise SystemExit("three rows")
+except ValueError as error:
+    assert "data: expected batches of a multiple of 2 rows" in str(error), error
+print("equal")
+"""
+
+
+@pytest.mark.deep
+def test_two_replicas_carry_states_and_keep_them_in_backups(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(tmp_path / "backup")], capture_output=True, text=True, env=RUN, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-1] == "equal"
+
+
+def example(*more):
+    sizes = ("--units", 6, "--batches", 4, "--timeout", 60)
+    command = [sys.executable, ROOT / "examples" / "distributed.py", *map(str, (*sizes, *more))]
+    return subprocess.run(command, capture_output=True, text=True, env=RUN, timeout=300)
+
+
+@pytest.mark.deep
+def test_two_workers_one_of_which_is_killed_learn_what_one_process_learns():
+    done = example("--workers", 2, "--kill")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"worker 1 ended with {-signal.SIGKILL}; all start again from the backup" in done.stdout
+    *counts, largest = re.search(
+        r"(\d+) steps, (\d+) restarts, (\d+) steps trained again, largest difference (.*)", done.stdout
+    ).groups()
+    assert counts == ["8", "1", "2"]  # it dies at step 6, the backup is of step 4
+    assert float(largest) < 1e-5
+
+
+WORKERS = """
+import sys
+import numpy as np, tensorflow as tf, keras, keras_seq
+from keras_seq.models import LanguageModel, Vocabulary
+from keras_seq.training import fit_distributed, worker_strategy
+strategy = worker_strategy(60)
+keras.utils.set_random_seed(1)
+text = "to be or not to be, that is the question." * 2
+with strategy.scope():
+    memory = keras_seq.GRU(6, return_sequences=True)
+    model = LanguageModel(Vocabulary.of([text], split="characters"), memory, embedding_size=5)
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+loss = fit_distributed(model, model.streams(text[:80], 4, 10), 2, verbose=0).history["loss"]
+try:
+    number = strategy.cluster_resolver.task_id or 0
+    other = tf.data.Dataset.from_tensors((np.full((4, 3), 4 + number, "int32"), np.full((4, 3), 4, "int32")))
+    fit_distributed(model, other, verbose=0)
+except ValueError as error:
+    print(error)
+print(loss)
+"""
+
+
+@pytest.mark.deep
+def test_a_language_model_learns_on_two_workers_what_it_learns_on_one():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in (one, two)]
+    time.sleep(0.1)
+
+    def start(index):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = RUN if index is None else {**RUN, "TF_CONFIG": json.dumps(task)}
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKERS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    running = [start(0), start(1), start(None)]
+    try:
+        said = [process.communicate(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0, 0], said
+    lines = [out.splitlines() for out, _ in said]
+    losses = [json.loads(of[-1]) for of in lines]
+    np.testing.assert_allclose(losses[0], losses[2], atol=1e-5)
+    assert losses[0] == losses[1]
+    for of in lines[:2]:
+        assert "data: expected the same batches in each worker" in of[0]
+
+
+JAX = """
+import sys
+import jax
+if len(sys.argv) > 1:
+    jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import keras, keras_seq
+import numpy as np
+
+rng = np.random.default_rng(0)
+x, y = (rng.normal(size=(16, 7, n)).astype("float32") for n in (3, 2))
+
+def losses(distribution):
+    keras.utils.set_random_seed(1)
+    keras.distribution.set_distribution(distribution)
+    parts = [keras_seq.LSTM(5, return_sequences=True), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((7, 3)), *parts])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    found = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert distribution is None or len(model.weights[0].value.sharding.device_set) == len(jax.devices())
+    return found
+
+if len(sys.argv) == 1:
+    assert len(jax.devices()) == 4
+    print(losses(None))
+print(losses(keras.distribution.DataParallel(devices=keras.distribution.list_devices(), auto_shard_dataset=False)))
+"""
+
+
+@pytest.mark.deep
+def test_on_jax_devices_and_processes_learn_what_one_device_learns():
+    pytest.importorskip("jax")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**RUN, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    devices = {**environment, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", JAX, *more], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for more, env in (([], devices), ([address, "0"], environment), ([address, "1"], environment))
+    ]
+    try:
+        said = [process.communicate(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0, 0], said
+    one, *others = [
+        json.loads(line) for out, _ in said for line in out.splitlines() if line.startswith("[") and "," in line
+    ]
+    assert len(others) == 3
+    for other in others:
+        np.testing.assert_allclose(other, one, atol=1e-5)
