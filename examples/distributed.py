@@ -72,7 +72,7 @@ def train(chosen):
             self.total = self.seen * logs["loss"]
             step = self.epoch * chosen.batches + batch + 1
             with open(own.with_suffix(".csv"), "a") as file:
-                print(step, self.total - before, time.time(), sep=",", file=file)
+                print(step, self.total - before, time.time(), loopback(), sep=",", file=file)
             if step == chosen.die_at:
                 os.kill(os.getpid(), 9)
 
@@ -99,6 +99,13 @@ def train(chosen):
 
 
 # -- all workers of this machine ---------------------------------------------------------------------------------------
+
+
+def loopback():
+    """Bytes that went over the loopback device so far, of all processes; 0 where nobody counts them."""
+    counted = pathlib.Path("/proc/net/dev")
+    lines = counted.read_text().splitlines() if counted.exists() else []
+    return sum(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
 
 
 def free_ports(count):
@@ -139,9 +146,9 @@ def run(chosen, count, folder, die_at=0, restarts=3):
 
 
 def journal(path):
-    """What a worker wrote of each step, (loss, time); of a step that was trained again after a restart, the last."""
+    """What a worker wrote of each step, (loss, end, bytes sent); of a step trained again after a restart, the last."""
     with open(path) as file:
-        return {int(step): (float(loss), float(end)) for step, loss, end in csv.reader(file)}
+        return {int(step): (float(loss), float(end), int(sent)) for step, loss, end, sent in csv.reader(file)}
 
 
 def compare(chosen, folder):
@@ -149,14 +156,14 @@ def compare(chosen, folder):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)
     subprocess.run(command(chosen, folder, "--one"), env=environment, check=True)
-    die_at = chosen.batches + max(1, chosen.batches // 2) if chosen.kill else 0
+    die_at = chosen.batches + chosen.batches // 2 + 1 if chosen.kill else 0
     restarts = run(chosen, chosen.workers, folder, min(die_at, chosen.epochs * chosen.batches))
     one, many = (journal(folder / f"{name}.csv") for name in ("one", "worker0"))
     print(f"step   one process   {chosen.workers} workers    difference")
-    for step, (loss, _) in one.items():
+    for step, (loss, *_) in one.items():
         print(f"{step:4}   {loss:11.7f}   {many[step][0]:9.7f}   {abs(many[step][0] - loss):10.1e}")
-    largest = max(abs(many[step][0] - loss) for step, (loss, _) in one.items())
-    again = len((folder / "worker0.csv").read_text().splitlines()) - len(many)
+    largest = max(abs(many[step][0] - loss) for step, (loss, *_) in one.items())
+    again = len((folder / f"worker{chosen.workers - 1}.csv").read_text().splitlines()) - len(many)
     print(f"{len(one)} steps, {restarts} restarts, {again} steps trained again, largest difference {largest:.1e}")
     if largest > 1e-5:
         raise SystemExit("the workers did not learn what one process learned")
@@ -170,15 +177,6 @@ def bytes_sent(weights, workers):
     return weights * 4 * 2 * (workers - 1) / workers
 
 
-def loopback():
-    """Bytes that went over the loopback device so far, of all processes."""
-    for line in pathlib.Path("/proc/net/dev").read_text().splitlines():
-        name, _, numbers = line.partition(":")
-        if name.strip() == "lo":
-            return int(numbers.split()[8])
-    raise SystemExit("/proc/net/dev: expected a device lo")
-
-
 def costs(chosen, folder):
     """Measure a step on 1, 2 and 4 workers, and plan it for more."""
     cores, seconds, weights = len(os.sched_getaffinity(0)), {}, 0
@@ -186,14 +184,12 @@ def costs(chosen, folder):
     for count in (1, 2, 4):
         here = folder / str(count)
         here.mkdir()
-        before = loopback()
         run(chosen, count, here, restarts=0)
-        total = loopback() - before
-        ends = [end for _, end in journal(here / "worker0.csv").values()]
+        _, ends, counted = zip(*journal(here / "worker0.csv").values(), strict=True)
         between = sorted(b - a for a, b in itertools.pairwise(ends))
         seconds[count] = between[len(between) // 4]
         weights = json.loads((here / "worker0.json").read_text())["weights"]
-        sent = total / count / len(ends)
+        sent = (counted[-1] - counted[0]) / count / (len(counted) - 1)
         print(f"{count:7}   {sent:30,.0f}   {bytes_sent(weights, count):14,.0f}   {1e3 * seconds[count]:11.1f}")
     compute, latency = seconds[1], max(0.0, seconds[2] - seconds[1]) / 2
     print(f"{weights:,} weights, {cores} cores for all workers; a message of a ring takes {1e3 * latency:.2f} ms here")
