@@ -11,6 +11,7 @@ from keras import backend, ops
 from keras_seq.arguments import known, tensor
 from keras_seq.cells.floats import long_type, lowest
 from keras_seq.decoding.ctc_lattice import to_front
+from keras_seq.engine.backend import iterate
 from keras_seq.shapes import fits, static
 
 WORST = -float("inf")
@@ -66,9 +67,9 @@ def first_scores(potentials, *further):
     return ops.broadcast_to(ops.convert_to_tensor(first, dtype=potentials.dtype), shape)
 
 
-def indices(potentials):
-    """Of the steps (t,), to go over."""
-    return ops.arange(ops.shape(potentials)[1], dtype="int32")
+def steps_of(potentials):
+    """How many there are."""
+    return ops.shape(potentials)[1]
 
 
 def log_forward(potentials):
@@ -85,7 +86,7 @@ def log_forward(potentials):
         return scores, scores
 
     first = first_scores(potentials)
-    _, scores = ops.scan(body, first, indices(potentials))
+    _, scores = iterate(body, first, steps_of(potentials))
     return ops.concatenate([first[None], scores], axis=0)
 
 
@@ -103,7 +104,7 @@ def pair_shares(potentials, scores):
         earlier = ops.sum(ways[:, index] * later[:, None], axis=2)
         return earlier / ops.sum(earlier, axis=1, keepdims=True), later  # rounding must not add up
 
-    _, later = ops.scan(back, last_shares(scores), indices(potentials), reverse=True)
+    _, later = iterate(back, last_shares(scores), steps_of(potentials), reverse=True)
     return ways * ops.swapaxes(later, 0, 1)[:, :, None]
 
 

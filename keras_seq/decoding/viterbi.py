@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from keras_seq.arguments import positive_integer, refuse_unknown
-from keras_seq.decoding.crf_chain import WORST, best, check_potentials, first_scores, indices, real_steps, relative
+from keras_seq.decoding.crf_chain import WORST, best, check_potentials, first_scores, real_steps, relative, steps_of
+from keras_seq.engine.backend import iterate
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
 
 
@@ -44,29 +45,7 @@ def viterbi(potentials: Tensor, n_best: int | None = None) -> tuple[Tensor, Tens
     """
     n = 1 if n_best is None else positive_integer("n_best", n_best)
     potentials = check_potentials(potentials)
-
-    def n_best_ways(scores, now):
-        """`_first_of` the ways to each tag, by the scores before the step and its potentials (b, tag before, tag)."""
-        return _first_of(relative(scores, axis=(1, 2))[:, None] + ops.swapaxes(now, 1, 2)[..., None], n)
-
-    def forward(scores, index):
-        scores, _ = n_best_ways(scores, potentials[:, index])
-        return scores, scores
-
-    first = first_scores(potentials, n)
-    _, scores = ops.scan(forward, first, indices(potentials))
-    scores = ops.concatenate([first[None], scores], axis=0)
-
-    def back(state, index):
-        tag, rank = state
-        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)  # (b, tag before, sequence)
-        _, places = n_best_ways(scores[index], now)
-        place = ops.take_along_axis(places, rank[..., None], axis=2)[..., 0]
-        return (place // n, place % n), state
-
-    total, place = (x[:, 0] for x in _first_of(scores[-1][:, None], n))
-    total = total + ops.sum(best(scores[:-1], axis=(2, 3)), axis=0)[..., 0]
-    _, (tags, _) = ops.scan(back, (place // n, place % n), indices(potentials), reverse=True)
+    tags, total = _best_one(potentials) if n == 1 else _n_best(potentials, n)
     there = ops.logical_and(real_steps(potentials)[:, None], total[:, :, None] > WORST)
     tags = ops.where(there, ops.transpose(tags, (1, 2, 0)), -1)
     return (tags[:, 0], total[:, 0]) if n_best is None else (tags, total)
@@ -119,10 +98,65 @@ class ViterbiTags(keras.layers.Layer):
         return {**super().get_config(), "n_best": self.n_best}
 
 
+def _best_one(potentials):
+    """`(tags (t, b, 1), total scores (b, 1))` of the best sequences."""
+
+    def forward(scores, index):
+        scores = ops.max(relative(scores, axis=1)[:, :, None] + potentials[:, index], axis=1)
+        return scores, scores
+
+    first = first_scores(potentials)
+    last, scores = iterate(forward, first, steps_of(potentials))
+    most, before = _parted(ops.concatenate([first[None], scores[:-1]], axis=0), axis=2)
+
+    def back(tag, index):
+        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)[:, :, 0]  # (b, tag before)
+        return _place(before[index] + now), tag
+
+    _, tags = iterate(back, _place(last), steps_of(potentials), reverse=True)
+    return tags, ops.max(last, axis=1, keepdims=True) + ops.sum(most, axis=0)
+
+
+def _n_best(potentials, n):
+    """`(tags (t, b, n), total scores (b, n))` of the n best sequences: each tag keeps the n best ways to it."""
+
+    def ways_to(before, now):
+        """Values and places of the n best ways to each tag, of scores before and potentials (b, tag before, tag)."""
+        return _first_of(before[:, None] + ops.swapaxes(now, 1, 2)[..., None], n)
+
+    def forward(scores, index):
+        scores, _ = ways_to(relative(scores, axis=(1, 2)), potentials[:, index])
+        return scores, scores
+
+    first = first_scores(potentials, n)
+    last, scores = iterate(forward, first, steps_of(potentials))
+    most, before = _parted(ops.concatenate([first[None], scores[:-1]], axis=0), axis=(2, 3))
+
+    def back(state, index):
+        tag, rank = state
+        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)  # (b, tag before, sequence)
+        _, places = ways_to(before[index], now)
+        place = ops.take_along_axis(places, rank[..., None], axis=2)[..., 0]
+        return (place // n, place % n), state
+
+    values, place = (x[:, 0] for x in _first_of(last[:, None], n))
+    _, (tags, _) = iterate(back, (place // n, place % n), steps_of(potentials), reverse=True)
+    return tags, values + ops.sum(most, axis=0)[..., 0]
+
+
+def _parted(scores, axis):
+    """`(the best of the scores, axes kept; the scores relative to it)`, as `relative` has them."""
+    most = best(scores, axis)
+    return most, scores - most
+
+
+def _place(scores):
+    """The first of the best of (b, k), (b, 1)."""
+    is_best = scores == ops.max(scores, axis=1, keepdims=True)
+    return ops.argmax(ops.cast(is_best, "int32"), axis=1, keepdims=True)  # of integers, which Keras takes as they are
+
+
 def _first_of(ways, n):
     """`(values, places)` of the n best of ways (.., k, n), in order, places among k * n."""
-    ways = ops.reshape(ways, (*ops.shape(ways)[:-2], ways.shape[-2] * ways.shape[-1]))
-    if n == 1:
-        return ops.max(ways, axis=-1, keepdims=True), ops.cast(ops.argmax(ways, axis=-1, keepdims=True), "int32")
-    values, places = ops.top_k(ways, n)
+    values, places = ops.top_k(ops.reshape(ways, (*ops.shape(ways)[:-2], ways.shape[-2] * ways.shape[-1])), n)
     return values, ops.cast(places, "int32")

@@ -25,6 +25,14 @@ def linear_loop_is_cheap() -> bool:
     return False
 
 
+def iterate(step: Callable[..., Any], first: Any, count: Any, reverse: bool = False) -> Any:
+    """`(the last state, what each step gave, one after the other)` of `step(state, index) -> (state, given)`.
+
+    The index runs from 0 to count - 1, or back from there; what a step gives is like the state.
+    """
+    return keras.ops.scan(step, first, keras.ops.arange(count, dtype="int32"), reverse=reverse)
+
+
 def complex_of(real: Any, imaginary: Any) -> Any:
     """The complex numbers of two real tensors, of their precision."""
     return keras.ops.view_as_complex(keras.ops.stack([real, imaginary], axis=-1))
@@ -39,6 +47,7 @@ if keras.config.backend() == "tensorflow":
     from keras_seq.engine.tensorflow import (  # noqa: F401
         complex_of,
         custom_gradient,
+        iterate,
         linear_loop,
         linear_loop_is_cheap,
         scan,
