@@ -144,12 +144,12 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
         logs = ops.where(counted, logs, ops.zeros_like(logs))
         total = ops.sum(logs, axis=1) + _log_of_share(scores[-1], last)
 
-        def gradient(*upstream, **given):
-            (upstream,) = upstream or (given["upstream"],)
+        def gradient(delta, upstream=None):  # Keras on torch gives the inputs first, and the slope by name
+            delta = delta if upstream is None else upstream
             slopes = pair_shares(potentials, scores)
             there = ops.reshape(ops.one_hot(pair, size * size, dtype=slopes.dtype), ops.shape(slopes))
             slopes = ops.where(counted[:, :, None, None], slopes - there, ops.zeros_like(slopes))
-            return slopes * upstream[:, None, None, None]
+            return slopes * delta[:, None, None, None]
 
         return ops.where(impossible, float("inf"), 0.0 - total), gradient
 

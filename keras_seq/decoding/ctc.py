@@ -143,13 +143,13 @@ def ctc_loss(labels: Tensor, logits: Tensor, mask: Tensor | None = None, blank: 
         ends = ops.where(ops.logical_or(last, label), scores[-1], -float("inf"))
         total = ops.logsumexp(ends, axis=1) + common
 
-        def gradient(*upstream, **given):
-            (upstream,) = upstream or (given["upstream"],)
+        def gradient(delta, upstream=None):  # Keras on torch gives the inputs first, and the slope by name
+            delta = delta if upstream is None else upstream
             shares = posteriors(scores, ends, symbols, blank, seen)
             shares = ops.einsum("tbs,bsv->btv", shares, ops.one_hot(symbols, logits.shape[-1], dtype=logits.dtype))
             possible = ops.logical_and(visible, total[:, None] > -float("inf"))[:, :, None]
             slopes = ops.softmax(logits, axis=-1) - shares
-            return ops.where(possible, slopes, ops.zeros_like(slopes)) * upstream[:, None, None]
+            return ops.where(possible, slopes, ops.zeros_like(slopes)) * delta[:, None, None]
 
         return -total, gradient
 

@@ -14,6 +14,7 @@ from keras_seq.decoding.ctc_lattice import (
     states_of,
     to_front,
 )
+from keras_seq.engine.backend import iterate
 from keras_seq.typing import Tensor
 
 
@@ -64,7 +65,7 @@ def ctc_align(logits: Tensor, labels: Tensor, mask: Tensor | None = None, blank:
         earlier = state - ops.cast(ops.argmax(ways, axis=0), "int32")
         return ops.where(ops.take(seen, index, axis=0), earlier, state), state
 
-    _, states = ops.scan(back, state, ops.arange(ops.shape(seen)[0], dtype="int32"), reverse=True)
+    _, states = iterate(back, state, ops.shape(seen)[0], reverse=True)
     says = ops.logical_and(ops.transpose(states) % 2 == 1, ops.logical_and(visible, score[:, None] > -float("inf")))
     columns = ops.pad(columns, ((0, 0), (0, 1)))  # what says no label reads a place that may not be there
     columns = ops.take_along_axis(columns, ops.transpose(states) // 2, axis=1)

@@ -11,6 +11,7 @@ from keras import backend, ops
 from keras_seq.arguments import known, tensor
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import token
+from keras_seq.engine.backend import iterate
 from keras_seq.shapes import fits
 
 
@@ -123,7 +124,7 @@ def lattice(emissions, symbols, blank, start, seen, combine):
         new = ops.where(ops.take(seen, index, axis=0)[:, None], new, scores)
         return new, new
 
-    _, scores = ops.scan(body, first, ops.arange(ops.shape(seen)[0], dtype="int32"))
+    _, scores = iterate(body, first, ops.shape(seen)[0])
     scores = ops.concatenate([first[None], scores], axis=0)
     return scores, ops.sum(best(scores[:-1], axis=2), axis=(0, 2))
 
@@ -153,5 +154,5 @@ def posteriors(scores, ends, symbols, blank, seen):
         before = stayed + moved(one, -1, 0.0) + moved(two, -2, 0.0)
         return ops.where(ops.take(seen, index, axis=0)[:, None], before, shares), shares
 
-    _, shares = ops.scan(back, last, ops.arange(ops.shape(seen)[0], dtype="int32"), reverse=True)
+    _, shares = iterate(back, last, ops.shape(seen)[0], reverse=True)
     return shares

@@ -126,21 +126,19 @@ def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 def iterate(step: Callable[..., Any], first: Any, count: int | tf.Tensor, reverse: bool = False) -> Any:
     """`keras_seq.engine.backend.iterate` by a loop that carries its state as it is.
 
-    `keras.ops.scan` keeps the state in arrays of tensors: outside XLA that costs as much as a small step does.
+    `keras.ops.scan` keeps the state in arrays of tensors: outside XLA that costs as much as a small step does. Arrays are
+    written in the order of the steps, the only one that ONNX has.
     """
     examples = tf.nest.flatten(first)
 
     def body(number, states, found):
         index = count - 1 - number if reverse else number
         state, given = step(tf.nest.pack_sequence_as(first, states), index)
-        found = [array.write(index, y) for array, y in zip(found, tf.nest.flatten(given), strict=True)]
+        found = [array.write(number, y) for array, y in zip(found, tf.nest.flatten(given), strict=True)]
         return number + 1, list(like(tf.nest.flatten(state), examples)), found
 
     _, last, found = loop(count, body, (examples, [stack(x, count) for x in examples]))
-    found = [leading_size(x.stack(), count) for x in found]
-    return tf.nest.pack_sequence_as(first, last), tf.nest.pack_sequence_as(first, found)
-
-
-def leading_size(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """`x` with what is known of the size of its first axis."""
-    return tf.ensure_shape(x, [size if isinstance(size, int) else None, *x.shape[1:]])
+    stacked = [array.stack() for array in found]
+    if reverse:
+        stacked = [tf.reverse(x, [0]) for x in stacked]
+    return tf.nest.pack_sequence_as(first, last), tf.nest.pack_sequence_as(first, stacked)
