@@ -274,3 +274,63 @@ def test_stablehlo_of_layers_and_of_their_steps(tmp_path):
     code = [sys.executable, "-c", MADE + STABLEHLO, str(tmp_path / "expected.npz"), repr(expressions)]
     done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.splitlines() == expressions, done.stderr[-3000:]
+
+
+SUMS = """
+import sys
+import numpy as np, keras, keras_seq
+from keras_seq import decoding
+
+def sums(x, mask, tags):
+    # loss and slopes of both sums over all ways, and all else that a conditional random field is asked for
+    layer = keras_seq.CRF(["O", "B-a", "I-a"], "BIO")
+    layer.build(x.shape)
+    for w in layer.weights:
+        w.assign(np.random.default_rng(1).normal(size=w.shape))
+    potentials = np.asarray(keras.ops.stop_gradient(layer(x, mask=mask)))
+    found = [potentials, decoding.crf_marginals(potentials), *decoding.viterbi(potentials), *decoding.viterbi(potentials, 3)]
+    losses = [
+        lambda p: keras.ops.sum(decoding.crf_loss(tags, p) * keras.ops.convert_to_tensor([1.0, 2.0, 3.0])),
+        lambda p: keras.ops.sum(decoding.ctc_loss(np.array([[1, 2], [0, 0], [2, 0]]), p, mask=mask)),
+    ]
+    for loss, given in zip(losses, (potentials, x)):
+        found += [loss(keras.ops.convert_to_tensor(given)), slopes(loss, given)]
+    return [keras.ops.convert_to_numpy(y) for y in found]
+
+def slopes(loss, x):
+    if keras.config.backend() == "jax":
+        import jax
+        return jax.grad(loss)(keras.ops.convert_to_tensor(x))
+    if keras.config.backend() == "torch":
+        import torch
+        x = torch.tensor(x, requires_grad=True)
+        loss(x).backward()
+        return x.grad
+    import tensorflow as tf
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = loss(x)
+    return tape.gradient(total, x)
+"""
+COMPARED = """
+data = np.load(sys.argv[1])
+for j, value in enumerate(sums(data["x"], data["mask"], data["tags"])):
+    np.testing.assert_allclose(value, data[str(j)], atol=1e-5, err_msg=str(j))
+print("the same on", keras.config.backend())
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_sums_over_all_ways_and_their_slopes(backend, tmp_path):
+    pytest.importorskip(backend)
+    x = np.random.default_rng(0).normal(size=(3, 5, 3)).astype("float32")
+    tags = np.array([[1, 2, 0, 0, 1], [0] * 5, [0, 1, 2, 0, 0]])
+    exec(SUMS, scope := {})
+    expected = {str(j): value for j, value in enumerate(scope["sums"](x, MASK, tags))}
+    np.savez(tmp_path / "expected.npz", x=x, mask=MASK, tags=tags, **expected)
+    root = str(pathlib.Path(__file__).parents[1])
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
+    code = [sys.executable, "-c", SUMS + COMPARED, str(tmp_path / "expected.npz")]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines()[-1:] == [f"the same on {backend}"], done.stderr[-3000:]

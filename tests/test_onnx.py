@@ -69,6 +69,25 @@ LAYERS = [
 ]
 
 
+@pytest.mark.parametrize("n_best", [None, 3])
+@pytest.mark.parametrize("scheme", [None, "BIO"])
+def test_tags_are_the_same_in_onnxruntime(scheme, n_best, tmp_path):
+    import onnxruntime
+
+    hidden = keras.layers.Masking()(sequences := keras.Input((None, 3)))
+    crf = keras_seq.CRF(["O", "B-a", "I-a"], scheme, transition_initializer="random_normal")
+    model = keras.Model(sequences, keras_seq.decoding.ViterbiTags(n_best)(crf(hidden)))
+    rng = np.random.default_rng(0)
+    model(np.ones((1, 4, 3), "float32"))
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for rows, steps in ((2, 5), (3, 40)):
+        x = (rng.normal(size=(rows, steps, 3)) * (rng.random((rows, steps, 1)) < 0.7)).astype("float32")
+        x[-1] = 0
+        (found,) = session.run(None, {session.get_inputs()[0].name: x})
+        np.testing.assert_array_equal(found, model(x))
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
 @pytest.mark.parametrize(("expression", "further"), LAYERS, ids=[f"{e}{f if f else ''}" for e, f in LAYERS])
 def test_same_results_in_onnxruntime(expression, further, masked, tmp_path):

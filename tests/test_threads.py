@@ -16,6 +16,7 @@ from conformance import ONE_OF_EACH, assert_close
 from structures import STEPS, STRUCTURES
 
 import keras_seq
+from keras_seq import decoding
 from keras_seq.models import ImageCaptioner, LanguageModel, Seq2Seq, Vocabulary
 
 THREADS, CALLS = 8, 2
@@ -143,6 +144,27 @@ def stream():
     return model, function
 
 
+def tagged(compiled):
+    """All that is asked of a conditional random field, gradient included."""
+
+    def make():
+        layer = keras_seq.CRF(D, boundary_initializer="random_normal", dtype="float64")
+        layer.build((None, None, D))
+
+        def all_of_it(x, mask):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                potentials = layer(x, mask=mask)
+                loss = decoding.crf_loss(tf.zeros_like(mask, "int32"), potentials)
+            found = decoding.crf_marginals(potentials), *decoding.viterbi(potentials), *decoding.viterbi(potentials, 3)
+            return loss, tape.gradient(loss, x), *found
+
+        call = tf.function(all_of_it) if compiled else all_of_it
+        return layer, lambda number: call(*inputs(number))
+
+    return Subject("CRF" + "-compiled" * compiled, make)
+
+
 WORDS = Vocabulary(list("abcd"), "characters")
 
 
@@ -256,6 +278,7 @@ SUBJECTS = [
     ],
     *[steps_of(structure) for structure in STRUCTURES if structure.stepwise],
     Subject("streaming", stream),
+    *[tagged(compiled) for compiled in (False, True)],
     Subject("Seq2Seq", seq2seq),
     Subject("LanguageModel", language_model),
     *[captioner(features_as) for features_as in ("initial_state", "each_step", "attention")],

@@ -25,7 +25,7 @@ def check_potentials(potentials):
         raise ValueError(
             f"potentials: expected shape (b, t, k, k) with k of 2 or more, as keras_seq.CRF gives them, got {shape}"
         )
-    return ops.cast(potentials, long_type(potentials.dtype))
+    return ops.convert_to_tensor(potentials, dtype=long_type(potentials.dtype))
 
 
 def real_steps(potentials):

@@ -132,17 +132,15 @@ class CRF(keras.layers.Layer):
         first, last, real = (m[:, :, None, None] for m in (number == 1, number == number[:, -1:], real))
         potentials = scores + ops.where(first, start, transitions)
         potentials = ops.where(last, potentials + end, potentials)
+        if self._allowed is not None:
+            starts, goes_on, ends = (ops.convert_to_tensor(x) for x in self._allowed)
+            allowed = ops.logical_and(ops.where(first, starts, goes_on), ops.logical_or(ends, ops.logical_not(last)))
+            potentials = ops.where(allowed, potentials, ops.full((self.size, self.size), -float("inf"), dtype=dtype))
         return ops.where(real, potentials, _unchanged(self.size, dtype))
 
     def _weights(self, dtype):
-        """`(start (1, k), transitions (k, k), end (1, k))`, those that the scheme forbids -inf."""
-        weights = [ops.cast(w, dtype) for w in (self.start_scores, self.transitions, self.end_scores)]
-        if self._allowed is not None:
-            weights = [
-                ops.where(allowed, w, ops.full_like(w, -float("inf")))
-                for allowed, w in zip(self._allowed, weights, strict=True)
-            ]
-        start, transitions, end = weights
+        """`(start (1, k), transitions (k, k), end (1, k))`."""
+        start, transitions, end = (ops.cast(w, dtype) for w in (self.start_scores, self.transitions, self.end_scores))
         return start[None], transitions, end[None]
 
     def compute_mask(self, sequences: Any, mask: Any = None) -> Any:

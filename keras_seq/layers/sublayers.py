@@ -12,7 +12,8 @@ from keras_seq.shapes import fits, shapes_of_states
 def check_part(name, layer):
     """An error that names the argument unless this is a layer that can be a part."""
     if not (isinstance(layer, Streamable) and isinstance(layer, keras.layers.Layer)):
-        raise TypeError(f"{name}: expected a sequence layer of keras_seq, got {layer!r}")
+        place = ", which stands before or behind one" if type(layer).__module__.startswith("keras_seq.") else ""
+        raise TypeError(f"{name}: expected a sequence layer of keras_seq, got {layer!r}{place}")
     if getattr(layer, "return_internals", False):
         raise ValueError(f"{name}: expected a layer with return_internals=False, got {layer.name}")
     if getattr(layer, "merge_mode", "") is None:

@@ -26,7 +26,7 @@ def gradients(layer, scores, labels, jit_compile):
     return run(tf.constant(scores))
 
 
-@pytest.mark.parametrize(("scheme", "jit_compile"), [(None, False), ("BIO", True)])
+@pytest.mark.parametrize(("scheme", "jit_compile"), [pytest.param(None, False, marks=pytest.mark.deep), ("BIO", True)])
 def test_is_the_sum_over_all_sequences_and_its_slopes(scheme, jit_compile):
     """Of a length that is not known, under every kind of mask, with NaN behind it."""
     layer, scores, labels = settings(1, scheme)
@@ -75,7 +75,14 @@ def test_marginals_are_sums_over_sequences(scheme):
         np.testing.assert_allclose(pairs[row], of_pairs, atol=1e-12)
 
 
-@pytest.mark.parametrize(("scheme", "n_best", "jit_compile"), [(None, 300, False), ("BIO", 4, True), (None, 1, False)])
+@pytest.mark.parametrize(
+    ("scheme", "n_best", "jit_compile"),
+    [
+        pytest.param(None, 300, False, marks=pytest.mark.deep),
+        ("BIO", 4, True),
+        (None, 1, False),
+    ],
+)
 def test_viterbi_finds_the_best_sequences_in_order(scheme, n_best, jit_compile):
     layer, scores, _ = settings(3, scheme)
 
@@ -106,6 +113,7 @@ def test_of_equal_ways_the_lower_tag():
     assert np.isneginf(scores.numpy()[0, 8])
 
 
+@pytest.mark.deep
 def test_a_thousand_steps_in_float32():
     """The loss within 1e-5 of float64, also where it is small beside the sums that it is the difference of."""
     rng = np.random.default_rng(0)
@@ -228,7 +236,36 @@ def test_arguments_of_the_loss():
     assert again(labels, potentials).dtype == tf.float64
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.deep
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+def test_second_derivatives_are_those_of_the_sums_written_out(jit_compile):
+    """Of a loop under plain autodiff, in one direction: eagerly, in a graph, under XLA."""
+    rng = np.random.default_rng(0)
+    potentials, direction = (tf.constant(rng.normal(size=(2, 4, K, K))) for _ in range(2))
+    labels = tf.constant([[0, 1, 2, 0], [2, 2, 1, 0]])
+
+    def written_out(x):
+        scores, found = x[:, 0, 0], tf.gather(x[:, 0, 0], labels[:, 0], batch_dims=1)
+        for t in range(1, 4):
+            found += tf.gather_nd(x[:, t], labels[:, t - 1 : t + 1], batch_dims=1)
+            scores = tf.reduce_logsumexp(scores[:, :, None] + x[:, t], axis=1)
+        return tf.reduce_logsumexp(scores, axis=1) - found
+
+    def second(loss):
+        with tf.GradientTape() as outer:
+            outer.watch(potentials)
+            with tf.GradientTape() as inner:
+                inner.watch(potentials)
+                losses = loss(potentials)
+            along = tf.reduce_sum(inner.gradient(losses, potentials) * direction)
+        return outer.gradient(along, potentials)
+
+    ours = lambda: second(lambda x: crf_loss(labels, x))  # noqa: E731
+    found = ours() if jit_compile is None else tf.function(ours, jit_compile=jit_compile)()
+    np.testing.assert_allclose(found, second(written_out), atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.deep), "bfloat16"])
 def test_sixteen_bits_are_summed_in_more(dtype):
     potentials = keras.ops.cast(np.random.default_rng(0).normal(size=(2, 300, 4, 4)), dtype)
     labels = np.zeros((2, 300), "int32")
