@@ -156,7 +156,8 @@ def compare(chosen, folder):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)
     subprocess.run(command(chosen, folder, "--one"), env=environment, check=True)
-    die_at = chosen.batches + chosen.batches // 2 + 1 if chosen.kill else 0
+    # a step without a backup, which is after each second one
+    die_at = chosen.batches + (chosen.batches // 2 | 1) if chosen.kill else 0
     restarts = run(chosen, chosen.workers, folder, min(die_at, chosen.epochs * chosen.batches))
     one, many = (journal(folder / f"{name}.csv") for name in ("one", "worker0"))
     print(f"step   one process   {chosen.workers} workers    difference")
