@@ -83,7 +83,9 @@ class Forward(Layer):
 
     def _made(self, rows, steps):
         self.rows = rows
-        return token_models.made(self.what)
+        return token_models.made(
+            self.what, scale=0.1
+        )  # larger weights make chaos of rounding in a memory of many units
 
     def specs(self, model):
         known = {"images": ((self.rows, *token_models.SHAPE), "uint8")}
