@@ -331,12 +331,12 @@ weights, 4 units or so; {versions}. How each file is written and run is in
   of rows."""
 
 ABOUT = {
-    "Layers": """One case of each: 2 rows of 5 steps, 3 rows of 9; outputs of all steps and final states. The `LinearRNN` has a full
-transition matrix.""",
-    "Steps": """State in and state out, `keras_seq.streaming(model).export(path, format=)`, called step by step from the initial state.
-Layers that read constants or true outputs, and those that look ahead, have no step to export.""",
-    "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as integers, so that 0 is
-the only difference that will do. Writing needs TensorFlow, and so has no StableHLO.""",
+    "Layers": """One case of each: 2 rows of 5 steps, 3 rows of 9; outputs of all steps and final states. The `LinearRNN` has
+a full transition matrix.""",
+    "Steps": """State in and state out, `keras_seq.streaming(model).export(path, format=)`, called step by step from the initial
+state. Layers that read constants or true outputs, and those that look ahead, have no step to export.""",
+    "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as integers, so that
+0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO.""",
 }
 
 
