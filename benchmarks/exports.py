@@ -335,8 +335,8 @@ ABOUT = {
 a full transition matrix.""",
     "Steps": """State in and state out, `keras_seq.streaming(model).export(path, format=)`, called step by step from the initial
 state. Layers that read constants or true outputs, and those that look ahead, have no step to export.""",
-    "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as integers, so that
-0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO.""",
+    "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as
+integers, so that 0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO.""",
 }
 
 
