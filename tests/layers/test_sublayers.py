@@ -57,6 +57,7 @@ PARTS = {
     "unroll": memory(LSTM, U, unroll=True),
     "truncate": memory(LSTM, U, truncate=2),
     "checkpoint": memory(LSTM, U, checkpoint=True),
+    "solver": memory(LSTM, U, solver="newton"),
     "dropout": memory(LSTM, U, dropout=0.2, recurrent_dropout=0.3),
     "zoneout": memory(LSTM, U, zoneout=0.2),
     "learn_initial_state": memory(LSTM, U, learn_initial_state=True),
