@@ -52,7 +52,8 @@ MAY_BE = {
     "weights": {"[]", "(1, 2)", "[3, 'a']"},  # and so is how many weights
     "seed": {"0", "-1"},
     "pad": {"None", "0", "-1"},
-    **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength", "damping")},
+    **{name: {"1.5"} for name in ("cell_clip", "k", "radius", "strength", "tolerance")},
+    "damping": {"0", "1.5"},
     "data": {"(1, 2)", "[3, 'a']"},  # a batch, of whatever the model takes
     "layers": {"[]"},
     "lags": {"(1, 2)"},

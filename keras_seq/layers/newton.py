@@ -101,7 +101,7 @@ def solver_of(given: Any) -> Newton | None:
     """A solver from None, its name, its configuration or itself."""
     if isinstance(given, dict):
         given = keras.saving.deserialize_keras_object(given)
-    if given == "newton":
+    if isinstance(given, str) and given == "newton":
         return Newton()
     if given is None or isinstance(given, Newton):
         return given
