@@ -10,26 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 import timing
-from scans import least
+from scans import least, step_of
 
 import keras_seq
 from keras_seq.analysis import newton_report
 
 ROWS, WIDTH = 2, 4
 LAYERS = {"SimpleRNN": keras_seq.SimpleRNN, "GRU": keras_seq.GRU, "LSTM": keras_seq.LSTM}
-
-
-def step_of(layer, jit, train):
-    """A compiled function from sequences to the outputs, or to the gradients of the weights."""
-
-    def run(x):
-        if not train:
-            return layer(x)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(layer(x, training=True) ** 2)
-        return tape.gradient(loss, layer.trainable_variables)
-
-    return tf.function(run, jit_compile=jit)
 
 
 def pair(name, units, jacobian, length):

@@ -5,7 +5,6 @@ python benchmarks/scans.py --lengths 1024 8192 --runs 3
 """
 
 import argparse
-import functools
 import operator
 import re
 import time
@@ -28,10 +27,14 @@ CELLS = {
 }
 
 
-def step_of(cell, jit, train):
-    """A compiled function from sequences to what a call of the layer, or a training step of it, gives."""
+def layer_of(cell):
     layer = keras_seq.RNN(cell, return_sequences=True)
     layer.build((ROWS, None, WIDTH))
+    return layer
+
+
+def step_of(layer, jit, train):
+    """A compiled function from sequences to what a call of the layer, or a training step of it, gives."""
 
     def run(x):
         if not train:
@@ -64,7 +67,11 @@ def least(function, x, runs):
 def levels(length, rows=1, width=4):
     """Kernels that depend on one another, one after the other, in the program that XLA makes of the recurrence by pairs."""
     a, b = (tf.random.uniform((length, rows, width)) for _ in range(2))
-    function = tf.function(functools.partial(pairs.recurrence_by_pairs, times=operator.mul), jit_compile=True)
+
+    def by_pairs(a, b, initial):
+        return pairs.recurrence_by_pairs(a, b, initial, operator.mul)
+
+    function = tf.function(by_pairs, jit_compile=True)
     text = function.experimental_get_compiler_ir(a, b, b[0])(stage="optimized_hlo")
     entry = text[text.index("\nENTRY") :].split("\n}")[0]
     depth = {}
@@ -92,7 +99,7 @@ def main():
                 for train in (False, True):
                     pair = []
                     for cell in (CELLS[name](WIDTH), looped(CELLS[name])):
-                        pair.append(least(step_of(cell, jit, train), x, options.runs))
+                        pair.append(least(step_of(layer_of(cell), jit, train), x, options.runs))
                     figures += [f"{pair[0]:.1f}", f"{pair[1]:.1f}", f"{pair[1] / pair[0]:.1f}"]
                 rows.append([name, str(length), "XLA" if jit else "graph", *figures])
                 print(rows[-1], flush=True)

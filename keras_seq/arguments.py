@@ -115,15 +115,27 @@ def positive_number(name: str, value: Any) -> float:
     return float(value)
 
 
-def finite_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a float64 array; a TypeError or ValueError that names the argument unless it is of finite numbers."""
+def float64_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a float64 array, finite or not; a TypeError that names the argument unless it is of numbers."""
     try:
-        found = np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+        return np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
+
+
+def finite_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a float64 array; a TypeError or ValueError that names the argument unless it is of finite numbers."""
+    found = float64_array(name, value)
     if not np.all(np.isfinite(found)):
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     return found
+
+
+def reduction_or_none(value: Any) -> str | None:
+    """`value`, the `reduction` of a loss; a TypeError unless it is a name or None. Which names there are Keras says."""
+    if not isinstance(value, (str, type(None))):
+        raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {value!r}")
+    return value
 
 
 def integer_or_none(name: str, value: Any) -> int | None:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
-from keras_seq.arguments import finite_array
+from keras_seq.arguments import finite_array, float64_array
 
 
 def series(name: str, value: Any, like: np.ndarray | None = None) -> np.ndarray:
@@ -24,11 +23,8 @@ def series(name: str, value: Any, like: np.ndarray | None = None) -> np.ndarray:
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """`value` as a float64 array, finite or not; a TypeError that names the argument unless it is of numbers."""
-    try:
-        return np.array(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
+    """`value` as a float64 array of its own, finite or not; a TypeError that names the argument unless it is of numbers."""
+    return float64_array(name, value).copy()
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

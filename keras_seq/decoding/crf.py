@@ -9,8 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.arguments import boolean, known, string_or_none
-from keras_seq.cells.floats import long_type
+from keras_seq.arguments import boolean, known
 from keras_seq.decoding.crf_chain import (
     WORST,
     check_labels,
@@ -20,14 +19,15 @@ from keras_seq.decoding.crf_chain import (
     real_steps,
     relative,
 )
+from keras_seq.decoding.long_loss import LongLoss
 from keras_seq.engine.backend import custom_gradient
 from keras_seq.layers.spans import allowed_transitions, check_tags
 from keras_seq.shapes import fits
-from keras_seq.typing import Config, DType, Tensor
+from keras_seq.typing import DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class CRFLoss(keras.losses.Loss):
+class CRFLoss(LongLoss):
     """The negative log-likelihood of tags under a conditional random field (Lafferty et al. 2001).
 
         loss = -log p(y | x) = log sum_{y'} exp s(x, y') - s(x, y),   s(x, y) = sum_t P_t[y_{t-1}, y_t]
@@ -73,13 +73,7 @@ class CRFLoss(keras.losses.Loss):
     def __init__(
         self, reduction: str = "sum_over_batch_size", name: str | None = "crf_loss", dtype: DType = None
     ) -> None:
-        if not isinstance(reduction, (str, type(None))):
-            raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {reduction!r}")
-        super().__init__(
-            name=string_or_none("name", name), reduction=reduction, dtype=dtype or long_type(keras.config.floatx())
-        )
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
+        super().__init__(reduction, name, dtype)
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         shape = () if sample_weight is None else tuple(np.shape(sample_weight))
@@ -89,9 +83,6 @@ class CRFLoss(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Any:
         return crf_loss(y_true, y_pred)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "dtype": self.dtype}
 
 
 def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:

@@ -9,15 +9,15 @@ import numpy as np
 from keras import ops
 
 from keras_seq._keras import carried_mask
-from keras_seq.arguments import boolean, string_or_none
-from keras_seq.cells.floats import long_type
+from keras_seq.arguments import boolean
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
+from keras_seq.decoding.long_loss import LongLoss
 from keras_seq.decoding.tokens import token
 from keras_seq.typing import Config, DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_seq")
-class CTCLoss(keras.losses.Loss):
+class CTCLoss(LongLoss):
     """The loss of connectionist temporal classification (Graves et al. 2006), under masks.
 
         loss = -log sum_{paths} prod_t softmax(logits_t)[path_t],   over all paths that collapse to the labels
@@ -78,13 +78,7 @@ class CTCLoss(keras.losses.Loss):
         name: str | None = "ctc",
         dtype: DType = None,
     ) -> None:
-        if not isinstance(reduction, (str, type(None))):
-            raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {reduction!r}")
-        super().__init__(
-            name=string_or_none("name", name), reduction=reduction, dtype=dtype or long_type(keras.config.floatx())
-        )
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected float32 or float64, got {self.dtype}")
+        super().__init__(reduction, name, dtype)
         self.blank = token("blank", blank)
         if blank < 0:
             raise ValueError(f"blank: expected an integer of at least 0, got {blank}")
@@ -103,8 +97,7 @@ class CTCLoss(keras.losses.Loss):
         return ops.where(ops.isinf(losses), 0.0, losses) if self.zero_infinity else losses
 
     def get_config(self) -> Config:
-        own = {"blank": self.blank, "zero_infinity": self.zero_infinity, "dtype": self.dtype}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "blank": self.blank, "zero_infinity": self.zero_infinity}
 
 
 def ctc_loss(labels: Tensor, logits: Tensor, mask: Tensor | None = None, blank: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.arguments import finite_array, string_or_none
+from keras_seq.arguments import finite_array, reduction_or_none, string_or_none
 from keras_seq.shapes import static
 from keras_seq.typing import Config, DType, Tensor
 
@@ -56,9 +56,7 @@ class PinballLoss(keras.losses.Loss):
         name: str | None = "pinball",
         dtype: DType = None,
     ) -> None:
-        if not isinstance(reduction, (str, type(None))):
-            raise TypeError(f"reduction: expected the name of one of Keras's, or None, got {reduction!r}")
-        super().__init__(name=string_or_none("name", name), reduction=reduction, dtype=dtype)
+        super().__init__(name=string_or_none("name", name), reduction=reduction_or_none(reduction), dtype=dtype)
         found = finite_array("quantiles", quantiles)
         if found.ndim != 1 or not len(found) or not np.all(np.diff(found, prepend=0.0, append=1.0) > 0):
             raise ValueError(f"quantiles: expected rising numbers in (0, 1), at least one, got {quantiles!r:.80}")
