@@ -2,7 +2,7 @@
 
 import pytest
 from cases import Case
-from mutants import call, caught, choice, crashes, mutate, named, op, suite
+from mutants import argument, call, caught, choice, crashes, mutate, named, op, suite
 
 from keras_seq.engine import pairs
 from keras_seq.engine.tensorflow import newton, step
@@ -18,6 +18,7 @@ VALUES = newtons("test_values_and_gradients_are_those_of_the_loop", Case("LSTM")
 ITERATIONS = newtons("test_iterations_do_not_grow_with_the_length")
 DIAGONAL = newtons("test_the_diagonal_of_the_jacobian")
 MATRICES = newtons("test_a_recurrence_of_matrices", 7)
+DOUBLED = newtons("test_a_recurrence_of_matrices", None)
 OVERFLOW = newtons("test_states_that_would_overflow_are_damped")
 ADJOINT = newtons("test_with_whole_jacobians_the_gradient_needs_no_iterations")
 SIZES = newtons("test_auto_is_the_whole_jacobian_of_small_states")
@@ -37,7 +38,9 @@ MUTANTS = [
     (step, "step_diagonal", call("stop_gradient"), "{0}", [DIAGONAL]),
     (step, "step_diagonal", call("transpose"), "{0}", [DIAGONAL]),
     (pairs, "_joined", call("times", nth=2), "{1}", [MATRICES]),
-    (pairs, "by_doubling", call("where"), "{1}", [newtons("test_a_recurrence_of_matrices", None)]),
+    (pairs, "by_doubling", call("moved_on", nth=0), "{0}", [DOUBLED]),
+    (pairs, "by_doubling", call("moved_on", nth=1), "{0}", [DOUBLED]),
+    (pairs, "moved_on", call("pad"), argument(1, "[(0, shape[0]), *{}[1:]]"), [DOUBLED]),
 ]
 
 
