@@ -6,13 +6,13 @@ python benchmarks/scans.py --lengths 1024 8192 --runs 3
 
 import argparse
 import operator
-import re
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 import timing
+from hlo import Program
 
 import keras_seq
 from keras_seq.engine import pairs
@@ -64,24 +64,19 @@ def least(function, x, runs):
     return 1000 * min(seconds)
 
 
+def by_pairs(times):
+    """A compiled function of a recurrence by pairs: coefficients, what comes in, and the first state, to all states."""
+
+    def run(a, b, initial):
+        return pairs.recurrence_by_pairs(a, b, initial, times)
+
+    return tf.function(run, jit_compile=True)
+
+
 def levels(length, rows=1, width=4):
     """Kernels that depend on one another, one after the other, in the program that XLA makes of the recurrence by pairs."""
     a, b = (tf.random.uniform((length, rows, width)) for _ in range(2))
-
-    def by_pairs(a, b, initial):
-        return pairs.recurrence_by_pairs(a, b, initial, operator.mul)
-
-    function = tf.function(by_pairs, jit_compile=True)
-    text = function.experimental_get_compiler_ir(a, b, b[0])(stage="optimized_hlo")
-    entry = text[text.index("\nENTRY") :].split("\n}")[0]
-    depth = {}
-    for line in entry.splitlines()[1:]:
-        found = re.match(r"\s*(?:ROOT )?(%?[\w.\-]+) = \S+ ([\w\-]+)\((.*)", line)
-        if found:
-            name, kind, rest = found.groups()
-            read = [depth[n] for n in re.findall(r"%?[\w.\-]+", rest) if n in depth]
-            depth[name] = max(read, default=0) + (kind in ("fusion", "call", "copy", "concatenate", "while", "dot"))
-    return max(depth.values())
+    return Program(by_pairs(operator.mul).experimental_get_compiler_ir(a, b, b[0])(stage="optimized_hlo")).depth()
 
 
 def main():
