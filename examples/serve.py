@@ -16,6 +16,8 @@ import dataclasses
 import gc
 import os
 import pathlib
+import signal
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -39,7 +41,10 @@ def main(arguments=None):
     for field in dataclasses.fields(Limits):
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
     options = parser.parse_args(arguments)
-    limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
+    try:
+        limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
+    except ValueError as error:
+        parser.error(str(error))
     if options.train:
         from serving.demo import train
 
@@ -52,6 +57,8 @@ def main(arguments=None):
     app = create_app([load(path) for path in paths], limits)
     gc.collect()
     gc.freeze()  # or the collector walks through all of TensorFlow between two answers
+    # uvicorn answers what it has begun, and then sends the signal once more, to whoever had it before
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
         host=options.host,

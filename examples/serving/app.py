@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -43,6 +44,12 @@ class Limits:
     """streams that are open"""
     timeout: float = 600.0
     """seconds after which an unused stream is forgotten"""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, zero = getattr(self, field.name), field.name == "window"
+            if not (0 < value < math.inf or (zero and value == 0)):
+                raise ValueError(f"{field.name}: expected a {'' if zero else 'positive '}number, got {value!r}")
 
 
 class Strict(BaseModel):
@@ -92,11 +99,11 @@ def array(name: str, given: list, features: tuple, dtype: Any, most: int, length
         found = np.asarray(None)
     if found.dtype.kind not in "iuf" or found.ndim != 1 + len(features):
         raise ValueError(f"{name}: expected numbers of shape {shape}, got {json.dumps(given)[:60]}")
-    if found.shape[1:] != tuple(n if n is not None else m for n, m in zip(features, found.shape[1:], strict=True)):
+    if any(n is not None and n != m for n, m in zip((length, *features), found.shape, strict=True)):
         raise ValueError(f"{name}: expected shape {shape}, got {found.shape}")
-    if not 1 <= len(found) <= most or (length and len(found) != length):
-        raise ValueError(f"{name}: expected {length or f'1 to {most}'} steps, got {len(found)}")
-    with np.errstate(over="ignore"):
+    if not 1 <= len(found) <= most:
+        raise ValueError(f"{name}: expected 1 to {most} steps, got {len(found)}")
+    with np.errstate(over="ignore", invalid="ignore"):
         typed = found.astype(dtype)
     whole = np.issubdtype(dtype, np.integer)
     if not np.isfinite(typed).all() or (whole and (typed != found).any()):
@@ -198,18 +205,17 @@ def _stream(app, model, batcher, limits):
     @app.post("/streams", status_code=201)
     async def begin():
         """A new stream, in the state before its first step."""
-        return {"stream": sessions.open(model.first()), "timeout": limits.timeout}
+        return {"stream": sessions.open(model.first), "timeout": limits.timeout}
 
     @app.post("/streams/{stream}")
-    async def advance(stream: str, body: Steps):
-        """The outputs of the next steps. If one cannot be run, the stream stays where it was."""
+    async def advance(stream: str, body: Steps, request: Request):
+        """The outputs of the next steps. If one cannot be run, or the client goes away, the stream stays where it was."""
         steps = _checked(array, "steps", body.steps, model.features, model.dtype, limits.steps)
         async with sessions.use(stream) as session:
-            state, outputs = session.state, []
-            for step in steps:
-                output, state = await batcher((step, state))
-                outputs.append(_numbers(output))
-            session.state = state
+            outputs = []
+            async for found in _one_by_one(batcher, steps, session.state, request):
+                outputs.append(_numbers(found[0]))
+            session.state = found[1]
         return {"outputs": outputs}
 
     @app.delete("/streams/{stream}", status_code=204)
@@ -217,17 +223,27 @@ def _stream(app, model, batcher, limits):
         sessions.close(stream)
 
 
+async def _one_by_one(batcher, items, state, request):
+    """The output and the state after each item; nothing more is run for a client that has gone."""
+    for i, item in enumerate(items):
+        if i % 16 == 15 and await request.is_disconnected():
+            raise HTTPException(499, "the client has gone")
+        output, state = await batcher((item, state))
+        yield output, state
+
+
 def _write(app, model, batcher, limits):
     @app.post("/write")
-    async def write(body: Prompt):
+    async def write(body: Prompt, request: Request):
         """Server-sent events: `{"piece": text}` for each piece, at last `{"end": "length"}` or `{"end": "end"}`."""
         for name, value, most in (("prompt", len(body.prompt), limits.text), ("length", body.length, limits.pieces)):
             if value > most:
                 raise HTTPException(422, f"{name}: expected at most {most}, got {value}")
-        tokens, state = _checked(model.tokens, body.prompt), model.first()
-        for token in tokens:  # before the answer begins, so that what fails here has a status
-            logits, state = await batcher((token, state))
-        events = _events(model, batcher, logits, state, body, begun=len(tokens) > 1)
+        tokens = _checked(model.tokens, body.prompt)
+        # before the answer begins, so that what fails here has a status
+        async for found in _one_by_one(batcher, tokens, model.first, request):
+            last = found
+        events = _events(model, batcher, *last, body, begun=len(tokens) > 1)
         return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 

@@ -85,6 +85,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self._thread, self.function, [w.item for w in batch])
+            if len(answers) != len(batch):
+                raise ValueError(f"function: expected {len(batch)} answers, got {len(answers)}")
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0].answer, error=error)

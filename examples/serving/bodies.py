@@ -5,7 +5,10 @@ import json
 
 
 class LimitedBodies:
-    """ASGI middleware that reads each body whole: 413 for one above `size` bytes, 408 for one not there in `seconds`."""
+    """ASGI middleware that reads each body whole: 413 for one above `size` bytes, 408 for one not there in `seconds`.
+
+    The application hears nothing of a request whose client goes away before its body is there.
+    """
 
     def __init__(self, app, size: int, seconds: float = 10.0) -> None:
         self.app, self.size, self.seconds = app, size, seconds
@@ -18,6 +21,8 @@ class LimitedBodies:
                 body = await self._body(scope, receive)
         except TimeoutError:
             return await refuse(send, 408, f"body: expected within {self.seconds:g} s, got a part of it")
+        except ConnectionError:
+            return None
         if body is None:
             return await refuse(send, 413, f"body: expected at most {self.size} bytes, got more")
         rest = [{"type": "http.request", "body": body, "more_body": False}]
@@ -28,17 +33,18 @@ class LimitedBodies:
         return await self.app(scope, replay, send)
 
     async def _body(self, scope, receive):
-        """The body; None for one that is too long."""
+        """The body; None for one that is too long; a ConnectionError where the client has gone."""
         said = dict(scope["headers"]).get(b"content-length", b"0")
         if said.isdigit() and int(said) > self.size:
             return None
-        body, more = b"", True
+        body, more = bytearray(), True
         while more and len(body) <= self.size:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b""
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        return body if len(body) <= self.size else None
+                raise ConnectionError("body: expected all of it, got a part")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return bytes(body) if len(body) <= self.size else None
 
 
 async def refuse(send, status, reason):

@@ -1,5 +1,6 @@
 """Exported models, each with the one function that a `Batcher` calls."""
 
+import functools
 import json
 import pathlib
 import tempfile
@@ -20,7 +21,7 @@ def load(path: str | pathlib.Path) -> "Predictor | Stream | Writer | Reader":
     """
     path = pathlib.Path(path)
     if path.is_file() and path.suffix == ".keras":
-        import keras_seq  # noqa: F401 (its classes are needed to load one)
+        import keras_seq.models  # noqa: F401 (its classes are needed to load one)
 
         with tempfile.TemporaryDirectory() as folder:
             export(keras.saving.load_model(path, compile=False), folder)
@@ -70,11 +71,11 @@ class Predictor:
 
     def group(self, sequence: np.ndarray) -> Any:
         """What sequences of one batch have in common."""
-        return None if self.masks else len(sequence)
+        return sequence.shape[1:] if self.masks else sequence.shape
 
     def run(self, sequences: list[np.ndarray]) -> list[np.ndarray]:
         lengths = [len(s) for s in sequences]
-        padded = np.zeros((len(sequences), max(lengths), *self.features), self.dtype)
+        padded = np.zeros((len(sequences), max(lengths), *sequences[0].shape[1:]), self.dtype)
         for row, sequence in zip(padded, sequences, strict=True):
             row[: len(sequence)] = sequence
         further = {"lengths": tf.constant(lengths, tf.int32)} if self.masks else {}
@@ -88,6 +89,7 @@ class Predictor:
 class _Stepping:
     """A model of one step, `(inputs, state) -> (outputs, state)`, run for streams side by side."""
 
+    @functools.cached_property
     def first(self) -> list[np.ndarray]:
         """The state of one stream before its first step."""
         return [s.numpy()[0] for s in self._loaded.initial_state(tf.constant(1))]
@@ -97,7 +99,8 @@ class _Stepping:
         states = [tf.constant(np.stack(s)) for s in zip(*states, strict=True)]
         outputs, state = self._step(tf.constant(np.stack(inputs)), states)
         outputs, state = outputs.numpy(), [s.numpy() for s in state]
-        return [(y, [s[i] for s in state]) for i, y in enumerate(outputs)]
+        # copies, as a row that is kept would keep its whole batch
+        return [(y.copy(), [s[i].copy() for s in state]) for i, y in enumerate(outputs)]
 
 
 class Stream(_Stepping):

@@ -66,12 +66,14 @@ class Sessions:
         """The session, whose `state` may be read and set; nobody else uses it meanwhile, and it does not time out.
 
         Raises:
-            UnknownSessionError: no session of this name.
+            UnknownSessionError: no session of this name, or it was closed while this waited for its turn.
         """
         session = self._found(name)
         session.users += 1
         try:
             async with session.lock:
+                if name not in self._sessions:
+                    raise self._unknown(name)
                 yield session
         finally:
             session.users -= 1
@@ -87,10 +89,13 @@ class Sessions:
     def _found(self, name):
         self._forget()
         if name not in self._sessions:
-            raise UnknownSessionError(
-                f"stream: expected one that is open and was used in the last {self.seconds:g} s, got {name[:40]!r}"
-            )
+            raise self._unknown(name)
         return self._sessions[name]
+
+    def _unknown(self, name):
+        return UnknownSessionError(
+            f"stream: expected one that is open and was used in the last {self.seconds:g} s, got {name[:40]!r}"
+        )
 
     def _forget(self):
         oldest = self.clock() - self.seconds

@@ -1,12 +1,8 @@
-"""The server: batches, sessions, what it answers beside the models themselves, what it refuses, and how it ends."""
+"""The server: what it answers beside the models themselves, what it refuses, and how it ends."""
 
-import asyncio
 import concurrent.futures
-import http.client
 import json
 import os
-import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,267 +12,17 @@ import time
 import keras
 import numpy as np
 import pytest
-from code_blocks import code_blocks
+from served import EXAMPLES, Server
 
 import keras_seq
 from keras_seq.models import LanguageModel, Seq2Seq, Vocabulary
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
-from serving import export, saved
-from serving.batching import Batcher
-from serving.bodies import LimitedBodies
-from serving.sessions import Sessions, TooManySessionsError, UnknownSessionError
-
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-
-# -- batches -----------------------------------------------------------------------------------------------------------
-
-
-def batched(function, items, groups=None, **options):
-    """What a `Batcher` answers to items that arrive together, exceptions too, and the sizes of its batches."""
-
-    async def run():
-        batcher = Batcher(function, **options)
-        groups_ = groups or [None] * len(items)
-        asked = (batcher(item, group) for item, group in zip(items, groups_, strict=True))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        await batcher.close()
-        return answers, batcher.sizes
-
-    return asyncio.run(run())
-
-
-def doubled(items):
-    return [2 * item for item in items]
-
-
-def test_calls_that_arrive_together_are_run_together():
-    answers, sizes = batched(doubled, list(range(10)), limit=4)
-    assert answers == [2 * i for i in range(10)]
-    assert sizes == {4: 2, 2: 1}
-
-
-def test_only_items_of_one_group_share_a_batch():
-    answers, sizes = batched(lambda items: [len(set(items))] * len(items), [3, 5, 3, 5, 5], [3, 5, 3, 5, 5])
-    assert answers == [1] * 5
-    assert sizes == {2: 1, 3: 1}
-
-
-def test_an_item_that_cannot_be_run_fails_alone():
-    answers, _ = batched(lambda items: [1 // item for item in items], [1, 0, 1])
-    assert answers[0] == answers[2] == 1
-    assert isinstance(answers[1], ZeroDivisionError)
-
-
-def test_what_arrives_while_a_batch_runs_is_the_next_and_who_has_gone_is_left_out():
-    seen = []
-
-    async def run():
-        running = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def slow(items):
-            seen.append(list(items))
-            loop.call_soon_threadsafe(running.set)
-            time.sleep(0.05)
-            return items
-
-        batcher = Batcher(slow, window=0.0)
-        first = asyncio.create_task(batcher(0))
-        await running.wait()
-        others = [asyncio.create_task(batcher(i)) for i in (1, 2, 3)]
-        await asyncio.sleep(0)
-        others[1].cancel()
-        await batcher.close()
-        return await first, await others[0], await others[2]
-
-    assert asyncio.run(run()) == (0, 1, 3)
-    assert seen == [[0], [1, 3]]
-
-
-# -- sessions ----------------------------------------------------------------------------------------------------------
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_sessions_are_limited_time_out_and_make_room():
-    clock = Clock()
-    sessions = Sessions(limit=2, seconds=10, clock=clock)
-    first, second = sessions.open(1), sessions.open(2)
-    with pytest.raises(TooManySessionsError, match="at most 2"):
-        sessions.open(3)
-
-    async def used(name):
-        async with sessions.use(name) as session:
-            return session.state
-
-    clock.now = 6.0
-    assert asyncio.run(used(first)) == 1
-    clock.now = 12.0  # the second was not used for 12 seconds, the first for 6
-    assert len(sessions) == 1
-    third = sessions.open(3)
-    assert asyncio.run(used(first)) == 1
-    with pytest.raises(UnknownSessionError, match="last 10 s"):
-        asyncio.run(used(second))
-    sessions.close(third)
-    with pytest.raises(UnknownSessionError):
-        sessions.close(third)
-
-
-def test_a_session_in_use_does_not_time_out_and_is_used_by_one_after_the_other():
-    clock = Clock()
-    sessions = Sessions(limit=2, seconds=10, clock=clock)
-    name, order = sessions.open([]), []
-
-    async def use(i):
-        async with sessions.use(name) as session:
-            order.append(("in", i))
-            clock.now += 20
-            assert len(sessions) == 1
-            await asyncio.sleep(0.01)
-            session.state = [*session.state, i]
-            order.append(("out", i))
-
-    async def run():
-        await asyncio.gather(*(use(i) for i in range(3)))
-        async with sessions.use(name) as session:
-            return session.state
-
-    assert asyncio.run(run()) == [0, 1, 2]
-    assert order == [(way, i) for i in range(3) for way in ("in", "out")]
-
-
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"seconds": 0}])
-def test_sessions_refuse(wrong):
-    with pytest.raises(ValueError, match="expected positive"):
-        Sessions(**{"limit": 1, "seconds": 1, **wrong})
-
-
-# -- bodies ------------------------------------------------------------------------------------------------------------
-
-
-def status_of(pieces, headers=(), size=10, seconds=5.0):
-    """The status and the body that the application sees, of a request whose body comes in these pieces."""
-    sent, seen, waiting = [], [], list(pieces)
-
-    async def app(scope, receive, send):
-        seen.append((await receive())["body"])
-        await send({"type": "http.response.start", "status": 200})
-
-    async def receive():
-        if not waiting:
-            await asyncio.sleep(60)
-        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting) or b"..." in pieces}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(LimitedBodies(app, size, seconds)({"type": "http", "headers": headers}, receive, send))
-    return sent[0]["status"], seen
-
-
-def test_bodies_are_limited_in_size_and_in_time():
-    assert status_of([b"12345", b"67890"]) == (200, [b"1234567890"])
-    assert status_of([b"12345", b"678901"]) == (413, [])
-    assert status_of([b""], [(b"content-length", b"11")]) == (413, [])
-    assert status_of([b"..."], seconds=0.05) == (408, [])
-
-
-# -- exported models ---------------------------------------------------------------------------------------------------
+sys.path.insert(0, str(EXAMPLES))
+from serving import export
 
 
 def sequential(*layers):
     return keras.Sequential([keras.Input((None, 2)), *layers])
-
-
-MODELS = {
-    "both directions": lambda: sequential(keras_seq.Bidirectional(keras_seq.GRU(4))),
-    "each step": lambda: sequential(keras_seq.LSTM(4, return_sequences=True), keras.layers.Dense(1)),
-    "Keras": lambda: sequential(keras.layers.LSTM(4)),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_sequences_of_many_lengths_are_answered_in_one_batch_as_alone(name, tmp_path):
-    model = MODELS[name]()
-    export.export(model, tmp_path)
-    served = saved.load(tmp_path)
-    rng = np.random.default_rng(0)
-    sequences = [rng.normal(size=(n, 2)).astype("float32") for n in (3, 9, 5)]
-    assert len({served.group(s) for s in sequences}) == 1
-    for x, y in zip(sequences, served.run(sequences), strict=True):
-        np.testing.assert_allclose(y, model(x[None])[0], atol=1e-6)
-
-
-def test_a_saved_model_of_keras_is_asked_with_one_length_at_a_time(tmp_path):
-    model = sequential(keras.layers.Conv1D(3, 3, padding="same"), keras_seq.MaskedMean())
-    model.export(tmp_path, verbose=False)
-    served = saved.load(tmp_path)
-    x = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
-    assert served.group(x[0]) != served.group(x[0][:3])
-    np.testing.assert_allclose(served.run(list(x)), model(x), atol=1e-6)
-
-
-def test_a_model_that_sees_padding_is_refused(tmp_path):
-    model = sequential(keras.layers.Conv1D(3, 3, padding="same"), keras_seq.MaskedMean())
-    with pytest.raises(ValueError, match="do not depend on padding"):
-        export.export(model, tmp_path)
-
-
-def test_paths_that_hold_no_model_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="path: expected a SavedModel"):
-        saved.load(tmp_path)
-
-
-# -- the server --------------------------------------------------------------------------------------------------------
-
-
-class Server:
-    """A server of the small models in a process of its own."""
-
-    def __init__(self, folder, *options):
-        pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
-        pytest.importorskip("uvicorn", reason="the server needs pip install keras_seq[serve]")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        paths = [str(p) for p in sorted(folder.iterdir())]
-        command = [sys.executable, str(EXAMPLES / "serve.py"), "--port", str(self.port), *options, *paths]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                self.ask("GET", "/models")
-                return
-            except ConnectionError:
-                assert self.process.poll() is None, "the server did not start"
-                time.sleep(0.1)
-        raise TimeoutError("the server did not start within a minute")
-
-    def ask(self, method, path, body=None, headers=None):
-        """`(status, body)`; a body that is neither bytes nor None goes as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body)
-        connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
-        answer = connection.getresponse()
-        found = answer.read()
-        connection.close()
-        return answer.status, json.loads(found) if found.startswith(b"{") else found
-
-    def post(self, path, body):
-        status, found = self.ask("POST", path, body)
-        assert status in (200, 201), found
-        return found
-
-    def write(self, **body):
-        """The events of a text."""
-        events = self.post("/write", body).decode().split("\n\n")
-        assert events.pop() == ""
-        return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +37,7 @@ def models(tmp_path_factory):
     memory = keras_seq.GRU(8, return_sequences=True)
     write = LanguageModel(Vocabulary(list("abcdefg "), "characters"), memory, 4, embeddings_initializer="orthogonal")
     write.readout.bias.assign(-5.0 * (np.arange(len(write.vocabulary)) == write.vocabulary.end))
-    export.export(write, folder / "write")
+    write.save(folder / "write.keras")
     read = Seq2Seq(Vocabulary(list("abc"), "characters"), Vocabulary(list("ABC"), "characters"), max_length=6)
     read.readout.bias.assign(-99.0 * (np.arange(len(read.target)) == read.target.unknown))
     export.export(read, folder / "read")
@@ -317,9 +63,9 @@ def test_sequences_asked_for_together_are_answered_as_the_model_does(server, mod
     answers = together(lambda s: server.post("/predict", {"sequence": s})["output"], sequences)
     for sequence, answer in zip(sequences, answers, strict=True):
         np.testing.assert_allclose(answer, models[1]["predict"](np.array([sequence], "float32"))[0], atol=1e-6)
-    sizes = server.ask("GET", "/models")[1]["batches"]["predict"]
-    assert sum(int(size) * count for size, count in sizes.items()) == 24
-    assert max(map(int, sizes)) > 1
+    sizes = server.batches("predict")
+    assert sum(size * count for size, count in sizes.items()) == 24
+    assert max(sizes) > 1
 
 
 def test_streams_go_on_where_they_were_side_by_side(server, models):
@@ -421,102 +167,83 @@ def test_what_is_no_http_is_refused_and_the_server_goes_on(server):
     assert server.ask("GET", "/models")[0] == 200
 
 
-def test_streams_above_the_limit_are_refused_until_one_is_closed(models):
-    server = Server(models[0], "--sessions", "2", "--timeout", "600")
-    try:
-        names = [server.post("/streams", {})["stream"] for _ in range(2)]
-        status, found = server.ask("POST", "/streams", {})
-        assert status == 429
-        assert "at most 2 at a time" in found["error"]
-        server.ask("DELETE", f"/streams/{names[0]}")
-        assert server.ask("POST", "/streams", {})[0] == 201
+def test_nothing_more_is_run_for_a_client_that_goes_away(server, models):
+    x = np.random.default_rng(5).normal(size=(40, 2)).astype("float32")
+    stream = server.post("/streams", {})["stream"]
+    asked = {"write": ("/write", {"length": 2000}), "stream": (f"/streams/{stream}", {"steps": x.tolist()})}
+    for kind, (path, body) in asked.items():
+        before, data = server.batches(kind), json.dumps(body)
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall((head + data).encode())
+            while server.batches(kind) == before:
+                pass
+    # the stream is free, and stands where it was
+    found = server.post(f"/streams/{stream}", {"steps": x[:1].tolist()})["outputs"]
+    np.testing.assert_allclose(found, models[1]["stream"](x[None, :1])[0], atol=1e-6)
+    # a step of either takes the window of 0.05 s
+    counts = [server.batches("write")]
+    while len(counts) < 2 or counts[-1] != counts[-2]:
+        assert len(counts) < 20
+        time.sleep(0.3)
+        counts.append(server.batches("write"))
 
-        # and it ends when what it has begun is answered, each text to its end
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            texts = [pool.submit(server.write, prompt="a", length=400, seed=i, temperature=0.1) for i in range(6)]
-            for _ in range(1000):
-                if server.ask("GET", "/models")[1]["batches"]["write"].get("6", 0) > 5:
-                    break
-            assert not any(text.done() for text in texts)
-            server.process.send_signal(signal.SIGTERM)
-            ends = [text.result()[-1] for text in texts]
-        assert ends == [{"end": "length"}] * 6
-        assert server.process.wait(30) in (0, -signal.SIGTERM)
-    finally:
-        server.process.kill()
+
+@pytest.fixture
+def small(models):
+    """A server of two streams at a time, for one test."""
+    found = Server(models[0], "--sessions", "2")
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+def test_streams_are_limited_and_at_its_end_the_server_answers_all_that_it_has_begun(small, models):
+    names = [small.post("/streams", {})["stream"] for _ in range(2)]
+    status, found = small.ask("POST", "/streams", {})
+    assert status == 429
+    assert "at most 2 at a time" in found["error"]
+    small.ask("DELETE", f"/streams/{names[0]}")
+    names[0] = small.post("/streams", {})["stream"]
+
+    x = np.random.default_rng(4).normal(size=(2, 1000, 2)).astype("float32")
+    last, sequence = [[1.0, 2.0]], x[0, :9].tolist()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        texts = [pool.submit(small.write, prompt="a", length=1000, seed=i, temperature=0.1) for i in range(4)]
+        asked = [(f"/streams/{name}", {"steps": rows.tolist()}) for name, rows in zip(names, x, strict=True)]
+        streams = [pool.submit(small.post, *one) for one in asked]
+        begun = [small.begin("/predict", {"sequence": sequence}) for _ in range(3)]
+        begun.append(small.begin(f"/streams/{names[0]}", {"steps": last}))
+        while small.batches("write").get(4, 0) <= 5 or small.batches("stream").get(2, 0) <= 5:
+            pass
+        small.process.send_signal(signal.SIGTERM)
+        while small.answers():
+            pass
+        assert not any(answer.done() for answer in (*texts, *streams))
+        statuses, found = zip(*(end() for end in begun), strict=True)
+        assert statuses == (200,) * 4
+        assert [text.result()[-1] for text in texts] == [{"end": "length"}] * 4
+    expected = models[1]["stream"](np.concatenate([x, [last] * 2], axis=1)).numpy()
+    for rows, answer in zip(expected, streams, strict=True):
+        np.testing.assert_allclose(answer.result()["outputs"], rows[:-1], atol=1e-5)
+    np.testing.assert_allclose(found[-1]["outputs"], expected[0, -1:], atol=1e-5)
+    for answer in found[:-1]:
+        np.testing.assert_allclose(answer["output"], models[1]["predict"](x[:1, :9])[0], atol=1e-6)
+    assert small.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"window": -1.0}, {"steps": -1}, {"timeout": float("nan")}])
+def test_limits_refuse(wrong):
+    pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
+    from serving.app import Limits
+
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected a .*number"):
+        Limits(**wrong)
 
 
 def test_without_fastapi_it_says_what_to_install():
     code = "import sys; sys.modules['uvicorn'] = None; sys.path.insert(0, sys.argv[1]); import serve; serve.main([])"
     found = subprocess.run([sys.executable, "-c", code, str(EXAMPLES)], capture_output=True, text=True, env=os.environ)
     assert "pip install keras_seq[serve]" in found.stderr
-
-
-# -- the models of the page, the guide and the page --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """A server of the models that the page shows, hardly trained."""
-    pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
-    from serving import demo
-
-    folder = tmp_path_factory.mktemp("shown")
-    assert demo.train(folder, quick=True) == sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)
-    found = Server(folder)
-    yield found
-    found.process.kill()
-    found.process.wait()
-
-
-def test_the_commands_of_the_guide(shown):
-    curl = shutil.which("curl")
-    if curl is None or " --json " not in subprocess.run([curl, "--help", "all"], capture_output=True, text=True).stdout:
-        pytest.skip("the commands of the guide need curl 7.82 or newer")
-    said = []
-    for block in code_blocks((EXAMPLES.parent / "docs" / "serving.md").read_text(), "sh"):
-        block = block.replace("127.0.0.1:8000", f"127.0.0.1:{shown.port}").replace("curl -s", "curl --fail -s")
-        found = subprocess.run(["sh", "-ec", block.replace("\ncurl", "\necho; curl")], capture_output=True, text=True)
-        assert found.returncode == 0, found
-        said.append(found.stdout)
-    about, texts, stream = said
-    assert json.loads(about.splitlines()[0])["models"].keys() == {"predict", "read", "stream", "write"}
-    assert len(json.loads(about.splitlines()[-1])["output"]) == 3
-    assert texts.count('"piece"') == 20
-    assert "weights" in json.loads(texts.splitlines()[-1])
-    assert [len(json.loads(line)["outputs"]) for line in stream.splitlines() if line] == [2, 1]
-
-
-def test_the_page_shows_the_models_at_work(shown):
-    api = pytest.importorskip("playwright.sync_api", reason="the page is tried where playwright is installed")
-    with api.sync_playwright() as playwright:
-        try:
-            path = shutil.which("chromium") or shutil.which("google-chrome")
-            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no Chromium that playwright can start: {error!s:.200}")
-        page, said = browser.new_page(), []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"http://127.0.0.1:{shown.port}/")
-
-        page.fill("#write [name=length]", "25")
-        page.click("#write button >> nth=0")
-        page.wait_for_function("document.querySelector('#write .status').textContent.startsWith('25 characters')")
-        assert page.inner_text("#write pre").startswith("ROMEO:")
-
-        page.wait_for_function("document.querySelectorAll('#read td').length > 0")
-        marked = page.eval_on_selector_all("#read tr", "rows => rows.map(r => r.querySelectorAll('td.most').length)")
-        assert marked[0] == 0
-        assert all(count >= 1 for count in marked[1:])
-
-        drawn = "document.querySelector('canvas').toDataURL()"
-        before = page.evaluate(drawn)
-        page.click("#stream button >> nth=0")
-        page.wait_for_function(f"before => {drawn} !== before", arg=before)
-        assert said == []
-
-        page.fill("#write [name=prompt]", "☃")
-        page.click("#write button >> nth=0")
-        page.wait_for_function("document.querySelector('#write .error').textContent.includes('vocabulary')")
-        browser.close()
