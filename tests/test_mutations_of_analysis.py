@@ -1,11 +1,14 @@
 """Faults made on purpose in the analysis of a memory."""
 
+import importlib
+
 import pytest
 from mutants import call, caught, choice, loop, mutate, named, op, statement, suite
 
-from keras_seq.analysis import arriving, certificates, jacobians, linear, memory, report
+from keras_seq.analysis import arriving, certificates, jacobians, linear, lyapunov, memory, report
 from keras_seq.analysis.dynamics import Dynamics
 
+fixed_points = importlib.import_module("keras_seq.analysis.fixed_points")  # a function of the package has that name
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
 
@@ -40,8 +43,8 @@ MUTANTS = [
         [WHOLE],
     ),
     (jacobians, "_over_real_steps", statement(within=loop()), "found[row, 1:] = values[row, 1:]", [WHOLE]),
-    (jacobians, "lyapunov_along", statement("real", "skip"), "pass", [VOLUMES]),
-    (jacobians, "fixed_points_of", op("<", "size"), "{0} > {1}", [SCALAR]),
+    (lyapunov, "lyapunov_along", statement("real", "skip"), "pass", [VOLUMES]),
+    (fixed_points, "fixed_points_of", op("<", "size"), "{0} > {1}", [SCALAR]),
     (Dynamics, "arrived", call("reverse", "x"), "{0}", [BACKWARDS]),
     (Dynamics, "initial_state", choice("kept", nth=1), "{1}", [STATEFUL]),
     (Dynamics, "__init__", op("and", "as_trained"), "False", [BLOCKED]),

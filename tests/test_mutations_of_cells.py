@@ -13,7 +13,7 @@ from keras import ops, tree
 from mutants import call, caught, choice, label, loop, mutate, op, proxy, statement
 
 import keras_seq
-from keras_seq.cells import attention, base, gated, gru, linear, lstm, narx, simple
+from keras_seq.cells import attention, base, gated, gru, linear, lru, lstm, narx, simple
 from keras_seq.layers import rnn
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
@@ -195,7 +195,7 @@ def test_any_one_internal_wrong(case, monkeypatch):
         def expose(wrong=wrong, **values):
             keras_seq.expose(**{name: 1.001 * v if name == wrong else v for name, v in values.items()})
 
-        for module in MODULES:
+        for module in (*MODULES, lru):
             monkeypatch.setattr(module, "expose", expose)
         caught(conformance.check_oracle, case, return_internals=True)
 

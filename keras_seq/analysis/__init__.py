@@ -2,18 +2,14 @@
 
 from keras_seq.analysis.attention import plot_alignment, plot_attended
 from keras_seq.analysis.certificates import bibo_certificate, contraction_certificate
+from keras_seq.analysis.fixed_points import fixed_points
 from keras_seq.analysis.forecast_plots import plot_correlation, plot_forecast_errors, plot_forecasts
 from keras_seq.analysis.forecasts import fit_percentage, forecast_errors
 from keras_seq.analysis.internals import plot_internals
 from keras_seq.analysis.intervals import ensemble_interval, quantile_interval
-from keras_seq.analysis.jacobians import (
-    fixed_points,
-    gradient_flow,
-    lyapunov_spectrum,
-    step_jacobians,
-    step_spectrum,
-)
+from keras_seq.analysis.jacobians import gradient_flow, step_jacobians, step_spectrum
 from keras_seq.analysis.linear import linear_response, superposition_error
+from keras_seq.analysis.lyapunov import lyapunov_spectrum
 from keras_seq.analysis.memory import memory_curves, memory_length
 from keras_seq.analysis.orders import fit_arx, select_orders
 from keras_seq.analysis.plots import (

@@ -1,4 +1,4 @@
-"""How a step changes its state: Jacobians along data, gradients over lags, Lyapunov exponents, fixed points and spectra."""
+"""How a step changes its state: Jacobians along data and their eigenvalues, and gradients over lags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.arguments import boolean, integer_or_none, positive_integer, positive_number
+from keras_seq.arguments import boolean, integer_or_none, positive_integer
 from keras_seq.extras import needed
 from keras_seq.typing import Tensor
 
@@ -173,228 +173,6 @@ def _over_real_steps(values, mask):
     return found
 
 
-class LyapunovSpectrum(NamedTuple):
-    """Lyapunov exponents along data, in nats a step; see `lyapunov_spectrum`."""
-
-    exponents: np.ndarray
-    """The greatest first, (b, k)."""
-    standard_error: np.ndarray
-    """Of each, from the means of ten pieces of the sequence, (b, k); NaN for fewer than 20 steps."""
-
-
-def lyapunov_spectrum(
-    layer: Any,
-    inputs: Tensor,
-    initial_state: Sequence[Tensor] | None = None,
-    mask: Tensor | None = None,
-    constants: Sequence[Tensor] | None = None,
-    of: Of = None,
-    leading: int | None = None,
-    skip: int = 0,
-) -> LyapunovSpectrum:
-    """How fast states that differ a little go apart or together along data, by as many rates as there are directions.
-
-        Q_t R_t = J_t Q_{t-1},   lambda_i = mean_t log |R_t|_ii          (Benettin et al. 1980)
-
-    A small difference grows as exp(lambda_1 t): above 0 the layer forgets nothing and repeats nothing (chaos), below 0 it
-    forgets where it was and follows its inputs alone. The sum is the rate at which volumes change. Exponents are of the data
-    that were read, over the steps that were read: estimates, whose error is given.
-
-    Args:
-        layer, inputs, initial_state, mask, constants, of: as in `step_jacobians`; masked steps are left out.
-        leading: how many of the exponents, the greatest; None for all. Then only so many changes are carried along, by
-            derivatives forwards, and no Jacobian is made: for wide states.
-        skip: integer of at least 0, the first steps, which the mean leaves out: until the directions have turned.
-
-    Returns:
-        A `LyapunovSpectrum`. An exponent is -inf where a direction is forgotten within a step, as in a delay line.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as in `step_jacobians`; `leading` not 1 .. n, `skip` that leaves no step.
-
-    Example:
-
-    ```python
-    import numpy as np
-    import keras_seq
-    from keras_seq.analysis import lyapunov_spectrum
-    layer, x = keras_seq.GRU(4), np.random.default_rng(0).normal(size=(2, 100, 3)).astype("float32")
-    layer(x)
-    spectrum = lyapunov_spectrum(layer, x, skip=10)
-    print(spectrum.exponents[:, 0])   # below 0: differences fade
-    ```
-    """
-    dynamics = Dynamics(layer, of)
-    return lyapunov_along(dynamics, dynamics.trajectory(inputs, initial_state, mask, constants), leading, skip)
-
-
-def lyapunov_along(dynamics, along, leading=None, skip=0):
-    """`lyapunov_spectrum` along a trajectory."""
-    (steps, rows), n = along.shape, dynamics.width
-    if isinstance(skip, bool) or not isinstance(skip, int):
-        raise TypeError(f"skip: expected an integer of at least 0, got {skip!r}")
-    if not 0 <= skip < steps:
-        raise ValueError(f"skip: expected an integer from 0 to {steps - 1}, below the number of steps, got {skip}")
-    k = n if leading is None else positive_integer("leading", leading)
-    if k > n:
-        raise ValueError(f"leading: expected at most {n}, the width of the state, got {leading}")
-    drawn = np.random.default_rng(0).normal(size=(k, rows, n))  # the first ones are the same for every k
-    start = np.linalg.qr(np.moveaxis(drawn, 0, -1))[0]
-    if leading is not None:
-        lengths = dynamics.carried(along, start)
-    else:
-        lengths, q = np.empty((steps, rows, k)), start
-        for part, jacobians in dynamics.jacobians(along):
-            for t in range(part.start, part.stop):
-                q, r = np.linalg.qr(jacobians[t - part.start] @ q)
-                lengths[t] = np.abs(np.diagonal(r, axis1=1, axis2=2))
-    logs = _log(lengths)
-    real = np.asarray(along.mask).copy()
-    real[:skip] = False
-    means, errors = np.full((rows, k), np.nan), np.full((rows, k), np.nan)
-    for row in range(rows):
-        own = logs[real[:, row], row]
-        if not len(own):
-            raise ValueError(
-                f"mask: expected at least one step of each row after the first {skip}, got none of row {row}"
-            )
-        means[row] = own.mean(axis=0)
-        if len(own) >= 20:
-            pieces = np.stack([piece.mean(axis=0) for piece in np.array_split(own, 10)])
-            with np.errstate(invalid="ignore"):
-                errors[row] = pieces.std(axis=0, ddof=1) / math.sqrt(len(pieces))
-    order = np.argsort(-means, axis=1, kind="stable")
-    return LyapunovSpectrum(*(np.take_along_axis(x, order, axis=1) for x in (means, errors)))
-
-
-class FixedPoints(NamedTuple):
-    """States that a step leaves as they are, those found from most starts first; see `fixed_points`."""
-
-    points: np.ndarray
-    """(m, n), all states side by side."""
-    eigenvalues: np.ndarray
-    """Of the step's Jacobian there, the greatest modulus first, (m, n)."""
-    stable: np.ndarray
-    """Whether all these moduli are below 1, so that states nearby come back, (m,)."""
-    residuals: np.ndarray
-    """|step(s) - s|, (m,)."""
-    starts: np.ndarray
-    """From how many of the starts each was found, (m,)."""
-    failed: int
-    """How many starts led to none."""
-
-
-def fixed_points(
-    layer: Any,
-    inputs: Tensor | None = None,
-    starts: int | Any = 64,
-    scale: float = 1.0,
-    of: Of = None,
-    iterations: int = 100,
-    seed: int | None = 0,
-) -> FixedPoints:
-    """States that a live recurrent layer keeps under a constant input, and whether they attract, by Newton from many starts.
-
-        F(s) = step(x, s) - s = 0:   s <- s - (A^T A + mu I)^-1 A^T F(s),   A = J(s) - I
-
-    All starts at once. mu falls with |F|^2, so that the steps become Newton's, and grows where a step is not taken as |F| would
-    not fall (Levenberg and Marquardt). What is found is fixed to the precision of the layer (under mixed_bfloat16 two
-    digits), and points as near as that are one; there may be more than is found.
-
-    Args:
-        layer: as in `step_jacobians`, without constants.
-        inputs: the input of each step, (d,), to the layer that is meant; None for zeros.
-        starts: how many states to start from, drawn evenly from -scale to scale; or states, (m, n) or a list of an array
-            (m, w) for each, such as those that data lead to.
-        scale: positive number.
-        of: as in `state_gradients`.
-        iterations: positive integer, how many steps at most.
-        seed: integer for the draws, None for others each time.
-
-    Returns:
-        `FixedPoints`. Of a blocked cell, as Elman's, the eigenvalues are those of the step, which training does not see.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as in `step_jacobians`; a wrong number or shape of starts.
-
-    Source: Sussillo and Barak, "Opening the black box", Neural Computation 25(3), 2013.
-
-    Example:
-
-    ```python
-    import numpy as np
-    import keras_seq
-    from keras_seq.analysis import fixed_points
-    layer = keras_seq.SimpleRNN(1)
-    layer.build((None, None, 1))
-    layer.set_weights([np.array(w) for w in ([[1.0]], [[2.0]], [0.0])])   # h = tanh(2 h): 0 repels, two attract
-    found = fixed_points(layer, scale=2.0)
-    print(found.points[:, 0], found.stable)
-    ```
-    """
-    dynamics = Dynamics(layer, of)
-    return fixed_points_of(dynamics, inputs, starts, scale, iterations, seed)
-
-
-def fixed_points_of(dynamics, inputs=None, starts=64, scale=1.0, iterations=100, seed=0):
-    """`fixed_points` of a layer whose dynamics these are."""
-    dynamics.check_width("a smaller layer; step_spectrum gives `leading` eigenvalues at a state")
-    iterations, seed = positive_integer("iterations", iterations), integer_or_none("seed", seed)
-    scale = positive_number("scale", scale)
-    if isinstance(starts, (bool, int, np.integer)) or starts is None:
-        count = positive_integer("starts", starts)
-        state = np.random.default_rng(seed).uniform(-scale, scale, (count, dynamics.width))
-    else:
-        state = dynamics.joined(starts, "starts")
-    x = np.repeat(np.asarray(tf.cast(dynamics.constant_inputs(inputs), "float64")), len(state), axis=0)
-
-    weights = dynamics.weights()
-
-    def change(state):
-        moved = dynamics.step_at(*dynamics.given(x, state, weights))
-        state = np.asarray(tf.cast(tf.cast(state, dynamics.dtype), "float64"))  # as the layer has it
-        return np.asarray(tf.cast(moved, "float64")) - state
-
-    n, damping = dynamics.width, np.ones(len(state))
-    found = change(state)
-    for _ in range(iterations):
-        size = np.linalg.norm(found, axis=1)
-        if np.all(size <= _tolerance(dynamics, state)):
-            break
-        a = dynamics.jacobians_at(x, state, weights) - np.eye(n)
-        with np.errstate(all="ignore"):
-            normal = np.swapaxes(a, 1, 2) @ a
-            mu = damping * np.minimum(size**2, 1) + 1e-14 * np.trace(normal, axis1=1, axis2=2)
-            normal = normal + np.maximum(mu, 1e-30)[:, None, None] * np.eye(n)
-            usable = np.all(np.isfinite(normal), axis=(1, 2))
-            normal[~usable] = np.eye(n)
-            gradient = np.where(usable[:, None], np.einsum("bij,bi->bj", a, found), 0)
-            new = state - np.linalg.solve(normal, gradient[..., None])[..., 0]
-        moved = change(new)
-        better = np.linalg.norm(moved, axis=1) < size
-        state, found = np.where(better[:, None], new, state), np.where(better[:, None], moved, found)
-        damping = np.where(better, np.maximum(damping / 4, 1e-8), np.minimum(damping * 4, 1e8))
-    residuals = np.linalg.norm(found, axis=1)
-    reached = residuals <= 4 * _tolerance(dynamics, state)  # false for NaN
-    near = np.minimum(30 * _tolerance(dynamics, state).max(initial=0), 0.05) + 1e-6
-    points, owners = _distinct(state[reached], near)
-    if not len(points):
-        empty = np.zeros((0, n))
-        return FixedPoints(empty, empty.astype(complex), np.zeros(0, bool), np.zeros(0), np.zeros(0, int), len(state))
-    best = np.array(
-        [np.flatnonzero(owners == i)[np.argmin(residuals[reached][owners == i])] for i in range(len(points))]
-    )
-    points = state[reached][best]
-    jacobians = dynamics.jacobians_at(x[: len(points)], points, weights)
-    values = np.linalg.eigvals(jacobians).astype(complex)
-    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
-    counts = np.bincount(owners, minlength=len(points))
-    order = np.argsort(-counts, kind="stable")
-    stable = np.abs(values[:, 0]) < 1
-    kept = residuals[reached][best]
-    return FixedPoints(points[order], values[order], stable[order], kept[order], counts[order], int(np.sum(~reached)))
-
-
 def step_spectrum(
     layer: Any,
     inputs: Tensor | None = None,
@@ -462,21 +240,6 @@ def step_spectrum(
     except linalg.ArpackNoConvergence as error:
         raise ValueError(f"leading: expected fewer, or a spectrum less dense, got {k}: {error}") from error
     return values[np.argsort(-np.abs(values))]
-
-
-def _tolerance(dynamics, state):
-    return 2 * dynamics.epsilon * math.sqrt(dynamics.width) * np.maximum(1, np.max(np.abs(state), axis=1, initial=0))
-
-
-def _distinct(points, apart):
-    """`(one of each group of points that lie together, which group each is of)`."""
-    found, owners = [], np.zeros(len(points), int)
-    for i, point in enumerate(points):
-        near = [j for j, other in enumerate(found) if np.max(np.abs(point - other)) <= apart]
-        owners[i] = near[0] if near else len(found)
-        if not near:
-            found.append(point)
-    return found, owners
 
 
 def _log(x):

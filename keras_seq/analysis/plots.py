@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seq.analysis.jacobians import GradientFlow, LyapunovSpectrum
+from keras_seq.analysis.jacobians import GradientFlow
+from keras_seq.analysis.lyapunov import LyapunovSpectrum
 from keras_seq.analysis.memory import MemoryCurves
 from keras_seq.arguments import finite_array, integer_or_none, positive_number
 from keras_seq.extras import needed

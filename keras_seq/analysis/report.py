@@ -13,14 +13,9 @@ import tensorflow as tf
 from keras_seq.analysis.arriving import Of
 from keras_seq.analysis.certificates import Certificate, bibo_certificate, contraction_certificate
 from keras_seq.analysis.dynamics import Dynamics
-from keras_seq.analysis.jacobians import (
-    FixedPoints,
-    GradientFlow,
-    LyapunovSpectrum,
-    fixed_points_of,
-    flow_along,
-    lyapunov_along,
-)
+from keras_seq.analysis.fixed_points import FixedPoints, fixed_points_of
+from keras_seq.analysis.jacobians import GradientFlow, flow_along
+from keras_seq.analysis.lyapunov import LyapunovSpectrum, lyapunov_along
 from keras_seq.analysis.memory import MemoryLength, apart_until
 from keras_seq.arguments import positive_number
 from keras_seq.typing import Tensor

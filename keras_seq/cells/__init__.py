@@ -6,7 +6,8 @@ from keras_seq.cells.conditioned import ConditionedCell
 from keras_seq.cells.feedback import FeedbackCell
 from keras_seq.cells.gated import GatedCell, ReadoutCell
 from keras_seq.cells.gru import GRUCell
-from keras_seq.cells.linear import LinearRNNCell, LRUCell, MinGRUCell, MinLSTMCell
+from keras_seq.cells.linear import LinearRNNCell, MinGRUCell, MinLSTMCell
+from keras_seq.cells.lru import LRUCell
 from keras_seq.cells.lstm import CoupledLSTMCell, LSTMCell, NoForgetLSTMCell, PeepholeLSTMCell
 from keras_seq.cells.narx import ARCell, NARXCell
 from keras_seq.cells.simple import ElmanCell, JordanCell, ResidualRNNCell, SimpleRNNCell
