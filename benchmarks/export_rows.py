@@ -27,6 +27,7 @@ class Layer:
     """A functional model, made for so many rows and steps (None for any)."""
 
     kind = "sequence"
+    loops = True  # over time, or a source: LiteRT wants a number of rows
 
     def __init__(self, name, make, data=data):
         self.name, self.make, self.data = name, make, data
@@ -53,7 +54,7 @@ class Layer:
 class Step(Layer):
     """The step form of such a model of one input, step after step; the size of `.keras` is that of the model."""
 
-    kind = "step"
+    kind, loops = "step", False
 
     def results(self, model, x):
         stream, said = keras_seq.streaming(model), []
@@ -100,7 +101,7 @@ class Forward(Layer):
 class Written(Layer):
     """What a model of tokens writes greedily."""
 
-    kind = "written"
+    kind, loops = "written", False
 
     def __init__(self, kind):
         super().__init__(f"{kind}, what it writes", lambda rows, steps: token_models.made(kind))
@@ -127,30 +128,60 @@ class Written(Layer):
         model.export(path, format=format, verbose=False, **further)
 
 
-class Token(Layer):
-    """One step of a language model: logits and the state after it."""
+class Begun(Forward):
+    """What a model that reads before it writes begins from: the state and the constants of its steps."""
 
-    kind = "token"
+    kind, endpoint, called = "begin", "begin", "what it begins from"
 
-    def __init__(self):
-        super().__init__("LanguageModel, a step", lambda rows, steps: token_models.made("LanguageModel"))
+    def __init__(self, kind):
+        super().__init__(kind)
+        self.name, self.loops = f"{kind}, {self.called}", kind == "Seq2Seq"
 
     def specs(self, model):
-        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype, f"state_{i}") for i, s in enumerate(self.state(model, 1))]
-        return [tf.TensorSpec((None,), "int32", "tokens"), *state]
-
-    def state(self, model, rows):
-        return [np.asarray(s) for s in model.memory.initial_state(rows)]
+        if self.what == "Seq2Seq":
+            return [tf.TensorSpec((self.rows, None), "int32", "tokens")]
+        return [tf.TensorSpec((self.rows, *token_models.SHAPE), "uint8", "images")]
 
     def given(self, model, rows, steps):
-        return [token_models.ids(rows)[:, 0], *self.state(model, rows)]
+        return super().given(model, rows, steps)[:1]
 
     def results(self, model, x):
-        logits, state = model.next_token(x[0], [tf.constant(s) for s in x[1:]])
-        return [np.asarray(v) for v in (logits, *state)]
+        return [np.asarray(y) for y in keras.tree.flatten(model.begin(tf.constant(x[0]), len(x[0])))]
 
     def write(self, model, path, format):
-        model.export(path, format=format, verbose=False, **({} if format == "tf_saved_model" else {"endpoint": "step"}))
+        further = {} if format == "tf_saved_model" else {"endpoint": self.endpoint}
+        if format == "litert" and self.loops:
+            further["input_signature"] = self.specs(model)
+        model.export(path, format=format, verbose=False, **further)
+
+
+class Token(Begun):
+    """One step of a model of tokens: logits and the state after it."""
+
+    kind, endpoint, called = "token", "step", "a step"
+
+    def __init__(self, kind):
+        super().__init__(kind)
+        self.loops = False
+
+    def begun(self, model, rows, steps):
+        """`(state, constants)`, nests of arrays."""
+        (read,) = super().given(model, rows, steps)
+        return keras.tree.map_structure(np.asarray, model.begin(tf.constant(read), rows))
+
+    def specs(self, model):
+        named = zip(("state", "constant"), self.begun(model, 1, 5), strict=True)
+        arrays = [(f"{name}_{i}", x) for name, nest in named for i, x in enumerate(keras.tree.flatten(nest))]
+        carried = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name) for name, x in arrays]
+        return [tf.TensorSpec((None,), "int32", "tokens"), *carried]
+
+    def given(self, model, rows, steps):
+        return [token_models.ids(rows)[:, 0], *keras.tree.flatten(self.begun(model, rows, steps))]
+
+    def results(self, model, x):
+        tokens, *carried = [tf.constant(v) for v in x]
+        logits, state = model.next_token(tokens, *keras.tree.pack_sequence_as(self.begun(model, 1, 5), carried))
+        return [np.asarray(v) for v in (logits, *keras.tree.flatten(state))]
 
 
 def tagger(rows, steps):
@@ -218,7 +249,9 @@ def subjects(every):
         Layer("RecursiveNN", tree("RecursiveNN"), chain),
         Layer("GraphRecurrent", graph, ring),
     ]
-    found["Models"] = [each for kind in token_models.INPUTS for each in (Forward(kind), Written(kind))] + [Token()]
+    for kind in token_models.INPUTS:
+        begun = [] if kind == "LanguageModel" else [Begun(kind)]  # which begins from zeros
+        found["Models"] += [Forward(kind), Written(kind), *begun, Token(kind)]
     return found
 
 

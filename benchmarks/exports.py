@@ -33,7 +33,6 @@ from exported import difference, litert, onnx
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = ((2, 5), (3, 9))
 FORMATS = [".keras", "SavedModel", "ONNX", "LiteRT", "StableHLO"]
-WHOLE = ("sequence", "forward")  # kinds of rows that loop over time: LiteRT wants a number of rows
 WANTED = {"ONNX": ["onnx", "tf2onnx", "onnxruntime"], "StableHLO": ["jax"]}
 
 # runs SavedModels where keras_seq and Keras cannot be imported
@@ -56,8 +55,8 @@ def result(task):
         x = [tf.constant(arrays[f"x{i} {j}"]) for j in range(task["inputs"])]
         if task["kind"] == "step":
             found = steps(loaded, x[0])
-        elif task["kind"] == "token":
-            found = loaded.step(*x)
+        elif task["kind"] in ("begin", "token"):
+            found = (loaded.begin if task["kind"] == "begin" else loaded.step)(*x)
         else:
             found = loaded.serve(x if len(x) > 1 else x[0])
         for j, y in enumerate(tf.nest.flatten(found)):
@@ -92,9 +91,27 @@ def specs(task):
 def written(function, given):
     return bytes(export.export(jax.jit(function))(*given).serialize())
 
+def one_token(model, kind, read):
+    # `begin` or `step` on flat lists, as they are exported
+    def begin(x):
+        return model.begin(x, x.shape[0])
+
+    def flat(function):
+        return lambda *x: keras.tree.flatten(function(*x))
+
+    if kind == "begin":
+        return written(flat(begin), [read])
+    shown = hasattr(model, "image_shape")
+    source = jax.ShapeDtypeStruct((B, *model.image_shape) if shown else (B, T), "uint8" if shown else "int32")
+    nests = jax.eval_shape(begin, source)
+    step = flat(lambda tokens, *x: model.next_token(tokens, *keras.tree.pack_sequence_as(nests, x)))
+    return written(step, [jax.ShapeDtypeStruct((B,), "int32"), *keras.tree.flatten(nests)])
+
 def result(task):
     model, arrays = keras.models.load_model(task["path"]), np.load(task["data"])
-    if task["kind"] == "step":
+    if task["kind"] in ("begin", "token"):
+        blob = one_token(model, task["kind"], *specs(task)[:1])
+    elif task["kind"] == "step":
         stream = keras_seq.streaming(model)
         one = [jax.ShapeDtypeStruct((B, *s.shape[1:]), s.dtype) for s in stream.initial_state(1)]
         blob = written(stream.step, [jax.ShapeDtypeStruct((B, *task["specs"][0][0][2:]), "float32"), one])
@@ -119,7 +136,7 @@ def result(task):
 
 for line in sys.stdin:
     task = json.loads(line)
-    if task["kind"] == "forward":  # models of tokens import TensorFlow, and do not run on it here
+    if task["kind"] in ("forward", "begin", "token"):  # models of tokens import TensorFlow, and do not run on it here
         sys.modules.pop("tensorflow", None)
         import keras_seq.models
     try:
@@ -186,13 +203,13 @@ def in_litert(subject, path):
     try:
         return in_litert_of(subject, path, None)
     except Exception:
-        if subject.kind not in WHOLE:
+        if not subject.loops:
             raise
         return in_litert_of(subject, path, SIZES[0][1])
 
 
 def in_litert_of(subject, path, steps):
-    fixed = subject.kind in WHOLE
+    fixed = subject.loops
     model = subject.make(2 if fixed else None, steps)
     sizes = [(2 if fixed else b, t) for b, t in SIZES if steps is None or t == steps]
     given = [subject.given(model, *s) for s in sizes]
@@ -224,7 +241,7 @@ def row(subject, folder, missing):
         "specs": [[list(s.shape), s.dtype.name] for s in subject.specs(model)],
     }
     tasks = {}
-    if subject.kind in ("written", "token"):
+    if subject.kind == "written":
         cells["StableHLO"] = "TensorFlow only"
     elif isinstance(cells[".keras"], tuple) and "StableHLO" not in missing:
         tasks["StableHLO"] = {**task, "path": str(folder / "model.keras")}
@@ -336,7 +353,8 @@ a full transition matrix.""",
     "Steps": """State in and state out, `keras_seq.streaming(model).export(path, format=)`, called step by step from the initial
 state. Layers that read constants or true outputs, and those that look ahead, have no step to export.""",
     "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as
-integers, so that 0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO.""",
+integers, so that 0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO. What it begins from
+and a step are for whoever samples or searches outside; a SavedModel has all of them, and is one size.""",
 }
 
 

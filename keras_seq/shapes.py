@@ -42,13 +42,21 @@ def spec_of(sequences_shape):
 
 
 def check_rows(batch_size):
-    """An error for a number of rows that is none; it may be a tensor, which is not looked at."""
-    if hasattr(batch_size, "shape"):
+    """An error for a number of rows that is none; a tensor, or a name as in `export` on JAX, is not looked at."""
+    if hasattr(batch_size, "shape") or _is_name(batch_size):
         return
     if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral):
         raise TypeError(f"batch_size: expected an integer, got {batch_size!r}")
     if batch_size < 0:
         raise ValueError(f"batch_size: expected an integer of at least 0, got {batch_size!r}")
+
+
+def _is_name(size):
+    if isinstance(size, numbers.Integral) or keras.config.backend() != "jax":
+        return False
+    from jax import export
+
+    return export.is_symbolic_dim(size)
 
 
 def shapes_of_states(states, name="initial_state"):

@@ -10,6 +10,9 @@ import pytest
 
 import keras_seq
 
+sys.path.append(str(pathlib.Path(__file__).parent / "models"))
+import token_models
+
 pytestmark = pytest.mark.deep
 
 # what runs on both: layer, arguments, whether it is given true outputs
@@ -274,6 +277,74 @@ def test_stablehlo_of_layers_and_of_their_steps(tmp_path):
     code = [sys.executable, "-c", MADE + STABLEHLO, str(tmp_path / "expected.npz"), repr(expressions)]
     done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.splitlines() == expressions, done.stderr[-3000:]
+
+
+ONE_TOKEN = """
+import sys
+import numpy as np, keras, keras_seq
+import jax
+from jax import export
+from token_models import SHAPE, made
+
+data = np.load(sys.argv[1])
+b, s, t = export.symbolic_shape("b, s, t")
+pictures, source, target, token = (
+    jax.ShapeDtypeStruct(shape, dtype)
+    for shape, dtype in (((b, *SHAPE), "uint8"), ((b, s), "int32"), ((b, t), "int32"), ((b,), "int32"))
+)
+
+def written(function, *specs):
+    return export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize()))
+
+for kind, read in (("Seq2Seq", source), ("ImageCaptioner", pictures)):
+    model = made(kind, 0.1)
+
+    def begin(x):
+        return keras.tree.flatten(model.begin(x, x.shape[0]))
+
+    nests = model.begin(data[kind], 3)
+
+    def step(tokens, *carried):
+        logits, state = model.next_token(tokens, *keras.tree.pack_sequence_as(nests, carried))
+        return [logits, *keras.tree.flatten(state)]
+
+    whole, first = written(lambda x, y: model((x, y)), read, target), written(begin, read)
+    one = written(step, token, *jax.eval_shape(begin, read))
+    for rows, steps in ((3, 5), (2, 3)):
+        x, tokens = data[kind][:rows], data["tokens"][:rows, :steps]
+        wanted = data[f"{kind} {rows}"]
+        np.testing.assert_allclose(whole.call(x, tokens), wanted, atol=1e-5, err_msg=kind)
+        state = first.call(x)
+        count = len(keras.tree.flatten(nests[0]))
+        state, constants = state[:count], state[count:]
+        for n in range(steps):
+            logits, *state = one.call(tokens[:, n], *state, *constants)
+            np.testing.assert_allclose(logits, wanted[:, n], atol=1e-5, err_msg=kind)
+    print(kind)
+"""
+
+
+def test_stablehlo_of_models_and_of_their_steps(tmp_path):
+    """The forward pass, `begin` and `step`, for any number of rows and tokens."""
+    pytest.importorskip("jax")
+    kinds = ["Seq2Seq", "ImageCaptioner"]
+    given = {
+        "Seq2Seq": token_models.ids(),
+        "ImageCaptioner": token_models.pictures(),
+        "tokens": token_models.ids(3, 6)[:, :5],
+    }
+    expected = {
+        f"{kind} {rows}": token_models.made(kind, 0.1)((given[kind][:rows], given["tokens"][:rows, :steps])).numpy()
+        for kind in kinds
+        for rows, steps in ((3, 5), (2, 3))
+    }
+    np.savez(tmp_path / "expected.npz", **given, **expected)
+    root = pathlib.Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), str(root / "tests" / "models")])
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    code = [sys.executable, "-c", ONE_TOKEN, str(tmp_path / "expected.npz")]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == kinds, done.stderr[-3000:]
 
 
 SUMS = """

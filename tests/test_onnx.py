@@ -180,16 +180,22 @@ def test_written_tokens(kind, tmp_path):
             np.testing.assert_array_equal(run(**{name: inputs[:rows]})[0], expected)
 
 
-def test_a_step_of_a_language_model(tmp_path):
-    import token_models
+@pytest.mark.parametrize(
+    "name",
+    ["LanguageModel", "Seq2Seq", "Seq2Seq, without attention", "ImageCaptioner", "ImageCaptioner, each_step"],
+)
+def test_steps_of_models_of_tokens(name, tmp_path):
+    """What begins and one token after the other, for any number of rows and any length."""
+    import test_endpoints
 
-    model = token_models.made("LanguageModel")
+    model, read = test_endpoints.subject(name)
     model.export(tmp_path / "step.onnx", format="onnx", endpoint="step")
-    for rows in (1, 3):
-        tokens, state = token_models.ids(rows)[:, 0], model.memory.initial_state(rows)
-        found = onnx(tmp_path / "step.onnx")(tokens=tokens, **{f"state_{i}": s.numpy() for i, s in enumerate(state)})
-        logits, state = model.next_token(tokens, state)
-        assert difference(found, [np.asarray(v) for v in (logits, *state)]) < 1e-6
+    if read == "rows":
+        begin = test_endpoints.first_states(model)
+    else:
+        model.export(tmp_path / "begin.onnx", format="onnx", endpoint="begin")
+        begin = onnx(tmp_path / "begin.onnx")
+    test_endpoints.check(model, read, begin, onnx(tmp_path / "step.onnx"), [(3, 5), (2, 9)])
 
 
 def test_operations_that_onnx_does_not_have_are_named(tmp_path):

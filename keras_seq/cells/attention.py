@@ -242,7 +242,7 @@ class AttentionCell(CellWrapper):
             scores = ops.einsum("bshk,bnhk->bhns", self._by_head(keys), asked)
         else:
             scores = ops.einsum("bsk,bnk->bns", keys, asked)[:, None]
-        weights = _softmax(scores, mask[0][:, None, None] if mask else None)
+        weights = _softmax(scores, ops.expand_dims(mask[0], (1, 2)) if mask else None)
         if self.score != "multi_head":
             return ops.einsum("bns,bsk->bnk", weights[:, 0], values), weights
         contexts = ops.einsum("bhns,bshk->bnhk", weights, self._by_head(values))

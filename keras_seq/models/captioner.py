@@ -19,7 +19,7 @@ from keras_seq.cells import AttentionCell, Cell, ConditionedCell, GatedCell, LST
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import undefined
 from keras_seq.layers import RNN
-from keras_seq.layers.exporting import export_function
+from keras_seq.models.endpoints import FILES, Endpoint, one_token, write
 from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair
@@ -334,24 +334,45 @@ class ImageCaptioner(Starts, TextGenerator, TokenTraining, keras.Model):
         weights = ops.convert_to_numpy(internals["alignment"])
         return weights.reshape(*weights.shape[:2], *self.map_shape)
 
-    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
-        """Write a SavedModel for service, or a file of another format of Keras, such as "onnx" and "litert".
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        endpoint: str = "serve",
+        **kwargs: Any,
+    ) -> Any:
+        """Write a SavedModel for service, or one of its endpoints as a file of another format of Keras, "onnx" or "litert".
 
-        The endpoints of a SavedModel take pictures, uint8 (b, height, width, channels) with any b: `serve` gives tokens,
-        int32 (b, max_length), and `sentences` strings (b,), decoded greedily. A file is `serve` alone. LiteRT wants to know
-        how large b is: `input_signature=[tf.TensorSpec((1, height, width, channels), "uint8")]`.
+        The endpoints of a SavedModel, each with any number b of rows:
+
+            sentences(images, uint8 (b, height, width, channels)) -> strings (b,), written greedily
+            serve(images) -> tokens, int32 (b, max_length), likewise
+            begin(images) -> [*state, *constants]
+            step(tokens, int32 (b,), *state, *constants) -> [logits (b, v), *state]
+
+        For whoever samples or searches outside: `begin` looks at the pictures once, then each `step` takes one token, START
+        first. The constants are those of `begin` at each step; the state is what the step before gave.
+
+        Args:
+            filepath: folder or file to write.
+            format: as in Keras.
+            endpoint: what another format holds, "serve", "begin" or "step".
+            **kwargs: of Keras's export, such as `verbose`; `input_signature` for other shapes.
+
+        Raises:
+            ValueError: another endpoint; what the format does not have.
         """
         needs_tensorflow("ImageCaptioner.export")
+        one_of("endpoint", endpoint, FILES)
         pictures = [tf.TensorSpec((None, *self.image_shape), tf.uint8, name="images")]
-        if format != "tf_saved_model":
-            return export_function(self.generate_tokens, pictures, self, filepath, format, kwargs)
-        archive = keras.export.ExportArchive()
-        archive.track(self)
-        archive.add_endpoint("serve", self.generate_tokens, input_signature=pictures)
-        archive.add_endpoint(
-            "sentences", lambda images: self.vocabulary.decode(self.generate_tokens(images)), input_signature=pictures
-        )
-        return archive.write_out(filepath, **kwargs)
+        begin, step = one_token(self, lambda images: self.begin(images, ops.shape(images)[0]), pictures)
+        endpoints: dict[str, Endpoint] = {
+            "serve": (self.generate_tokens, pictures),
+            "sentences": (lambda images: self.vocabulary.decode(self.generate_tokens(images)), pictures),
+            "begin": begin,
+            "step": step,
+        }
+        return write(self, endpoints, filepath, format, endpoint, kwargs)
 
 
 def _penalty(name, value, attends):

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.arguments import boolean, integer_or_none, needs_tensorflow, positive_integer, rate
+from keras_seq.arguments import boolean, integer_or_none, needs_tensorflow, one_of, positive_integer, rate
 from keras_seq.decoding.random import uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import DecodingConstraints, broken, likeliest, undefined
 from keras_seq.layers.chunks import check_runs_in_chunks, first_state, run_chunk
-from keras_seq.layers.exporting import export_function
 from keras_seq.layers.sublayers import build_part, call_with_states
+from keras_seq.models.endpoints import Endpoint, one_token, write
 from keras_seq.models.generation import TextGenerator, refuse_options
 from keras_seq.models.starts import Starts, log_frequencies
 from keras_seq.models.stream_batches import stream_batches
@@ -367,8 +367,7 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
         needs_tensorflow("LanguageModel.export")
         if decoder not in ("sample", "greedy"):
             raise ValueError(f"decoder: expected 'sample' or 'greedy', got {decoder!r}")
-        if endpoint not in ("serve", "step"):
-            raise ValueError(f"endpoint: expected 'serve' or 'step', got {endpoint!r}")
+        one_of("endpoint", endpoint, ("serve", "step"))
         options = dict(options or {})
 
         def serve(prompt):
@@ -377,25 +376,14 @@ class LanguageModel(Starts, TextGenerator, TokenTraining, CarriesStates, keras.M
         def texts(prompts):
             return self.vocabulary.decode(serve(self.vocabulary.encode(prompts, end=False)))
 
-        def step(tokens, *state):
-            tokens, wrong = self.vocabulary.check("tokens", tokens)
-            logits, state = self.next_token(tokens, list(state))
-            return [undefined(logits, wrong), *state]
-
-        first = enumerate(self.memory.initial_state(1))
-        state = [tf.TensorSpec((None, *s.shape[1:]), s.dtype, name=f"state_{i}") for i, s in first]
-        signatures = {
+        rows = [tf.TensorSpec((), tf.int32, name="rows")]
+        begin, step = one_token(self, lambda count: self.begin(None, count), rows)
+        endpoints: dict[str, Endpoint] = {
             "serve": (serve, [tf.TensorSpec((None, None), tf.int32, name="prompt")]),
             "texts": (texts, [tf.TensorSpec((None,), tf.string, name="prompts")]),
-            "step": (step, [tf.TensorSpec((None,), tf.int32, name="tokens"), *state]),
-            "initial_state": (self.memory.initial_state, [tf.TensorSpec((), tf.int32, name="rows")]),
+            "step": step,
+            "initial_state": begin,
         }
-        if format != "tf_saved_model":
-            if (endpoint, decoder) == ("serve", "sample"):
-                raise ValueError(f"decoder: expected 'greedy' in the format {format!r}, got 'sample'")
-            return export_function(*signatures[endpoint], self, filepath, format, kwargs)
-        archive = keras.export.ExportArchive()
-        archive.track(self)
-        for name, (function, signature) in signatures.items():
-            archive.add_endpoint(name, function, input_signature=signature)
-        return archive.write_out(filepath, **kwargs)
+        if format != "tf_saved_model" and (endpoint, decoder) == ("serve", "sample"):
+            raise ValueError(f"decoder: expected 'greedy' in the format {format!r}, got 'sample'")
+        return write(self, endpoints, filepath, format, endpoint, kwargs)

@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_seq.arguments import needs_tensorflow, positive_integer, rate
+from keras_seq.arguments import needs_tensorflow, one_of, positive_integer, rate
 from keras_seq.cells import AttentionCell, GRUCell
 from keras_seq.decoding.random import key_of, uniform
 from keras_seq.decoding.sampling import drawing
 from keras_seq.decoding.tokens import only, undefined
 from keras_seq.engine import capture_every
 from keras_seq.layers import GRU, RNN, Bidirectional
-from keras_seq.layers.exporting import export_function
 from keras_seq.layers.sublayers import (
     build_part,
     call_with_states,
@@ -31,6 +30,7 @@ from keras_seq.layers.sublayers import (
     reads_constants,
 )
 from keras_seq.masking import last_real
+from keras_seq.models.endpoints import FILES, Endpoint, one_token, write
 from keras_seq.models.generation import TextGenerator
 from keras_seq.models.starts import Starts
 from keras_seq.models.training import TokenTraining, as_pair
@@ -332,26 +332,50 @@ class Seq2Seq(Starts, TextGenerator, TokenTraining, keras.Model):
             read.append(state["coverage"])
         return ops.convert_to_numpy(ops.stack([b - a for a, b in itertools.pairwise(read)], axis=1))
 
-    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> Any:
-        """Write a SavedModel for service, or a file of another format of Keras, such as "onnx" and "litert".
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        endpoint: str = "serve",
+        **kwargs: Any,
+    ) -> Any:
+        """Write a SavedModel for service, or one of its endpoints as a file of another format of Keras, "onnx" or "litert".
 
-        The endpoints of a SavedModel decode greedily: `serve` takes source tokens, int32 (b, s) with any b and s, and gives
-        tokens, int32 (b, max_length); `texts` strings (b,) for strings (b,). A file is `serve` alone. LiteRT wants to know
-        how large b is: `input_signature=[tf.TensorSpec((1, None), "int32")]`.
+        The endpoints of a SavedModel, each with any number b of rows and s of source tokens, END among these:
+
+            texts(texts, strings (b,)) -> strings (b,), written greedily
+            serve(tokens, int32 (b, s)) -> tokens, int32 (b, max_length), likewise
+            begin(tokens, int32 (b, s)) -> [*state, *constants]
+            step(tokens, int32 (b,), *state, *constants) -> [logits (b, v), *state]
+
+        For whoever samples or searches outside: `begin` reads the source once, then each `step` takes one token, START first.
+        The constants are those of `begin` at each step; the state is what the step before gave. With attention state_0 is
+        how much each source place has been read so far, (b, s).
+
+        Args:
+            filepath: folder or file to write.
+            format: as in Keras.
+            endpoint: what another format holds, "serve", "begin" or "step". In LiteRT the first two want to know how large b
+                is: `input_signature=[tf.TensorSpec((1, None), "int32", "tokens")]`.
+            **kwargs: of Keras's export, such as `verbose`.
+
+        Raises:
+            ValueError: another endpoint; what the format does not have.
         """
         needs_tensorflow("Seq2Seq.export")
+        one_of("endpoint", endpoint, FILES)
         tokens = [tf.TensorSpec((None, None), tf.int32, name="tokens")]
-        if format != "tf_saved_model":
-            return export_function(self.generate_tokens, tokens, self, filepath, format, kwargs)
-        archive = keras.export.ExportArchive()
-        archive.track(self)
-        archive.add_endpoint("serve", self.generate_tokens, input_signature=tokens)
-        archive.add_endpoint(
-            "texts",
-            lambda texts: self.target.decode(self.generate_tokens(self.tokens(texts))),
-            input_signature=[tf.TensorSpec((None,), tf.string, name="texts")],
-        )
-        return archive.write_out(filepath, **kwargs)
+        begin, step = one_token(self, lambda source: self.begin(source, ops.shape(source)[0]), tokens)
+        endpoints: dict[str, Endpoint] = {
+            "serve": (self.generate_tokens, tokens),
+            "texts": (
+                lambda texts: self.target.decode(self.generate_tokens(self.tokens(texts))),
+                [tf.TensorSpec((None,), tf.string, name="texts")],
+            ),
+            "begin": begin,
+            "step": step,
+        }
+        return write(self, endpoints, filepath, format, endpoint, kwargs)
 
 
 def _share(name, value):

@@ -25,8 +25,8 @@ INPUTS = {  # what is read, by its name in errors
 }
 
 
-def made(kind, scale=0.7):
-    model = MAKE[kind]()
+def made(kind, scale=0.7, make=None):
+    model = (make or MAKE[kind])()
     rng = np.random.default_rng(3)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(scale=scale, size=weight.shape))
