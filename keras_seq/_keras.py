@@ -8,10 +8,12 @@ from typing import Any
 import keras
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+from keras.src.ops.numpy import GetItem
 
 __all__ = [
     "AutocastScope",
     "DropoutRNNCell",
+    "GetItem",
     "carried_mask",
     "carry_mask",
     "kept_batch",
@@ -25,6 +27,7 @@ __all__ = [
 # AutocastScope: under a mixed policy Keras casts the weights of a layer to the short type while it is called. A cell says
 # itself where that is right, as its states must not be added up in it.
 # DropoutRNNCell: `keras.layers.RNN` draws one mask of dropout for all steps only for cells of this class.
+# GetItem: what x[key] in a functional model is; `keras.ops.get_item` is only what makes one.
 
 
 def carried_mask(x: Any) -> Any:

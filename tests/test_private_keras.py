@@ -37,6 +37,13 @@ def test_a_mask_is_carried_with_a_tensor():
     np.testing.assert_array_equal(_keras.carried_mask(keras.layers.ReLU()(y)), [[False, True]])
 
 
+def test_what_an_item_of_a_tensor_is_in_a_functional_model():
+    x = keras.Input((4, 3))
+    operations = keras.Model(x, x[:, 1:]).operations
+    assert [type(one) for one in operations[1:]] == [_keras.GetItem]
+    assert operations[1](tf.ones((2, 4, 3)), (slice(None), slice(1, None))).shape == (2, 3, 3)
+
+
 def test_how_many_rows_a_stateful_layer_keeps():
     layer = keras_seq.LSTM(2, stateful=True)
     layer(tf.ones((3, 4, 5)))

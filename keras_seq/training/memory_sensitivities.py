@@ -12,7 +12,7 @@ from keras import tree
 from keras_seq.cells.base import Cell
 from keras_seq.cells.functional import functions_of
 from keras_seq.engine import functional
-from keras_seq.engine.tensorflow.arrays import column, like, loop, stack, swap, unstack
+from keras_seq.engine.tensorflow.arrays import column, known_shape, like, loop, size, stack, swap, unstack
 from keras_seq.engine.tensorflow.step import run_step
 from keras_seq.typing import Tensor
 
@@ -47,41 +47,32 @@ class MemoryLoop:
     def run(
         self, sequences: Dual, states: Sequence[Dual], mask: Tensor | None, targets: Tensor | None
     ) -> tuple[Dual, list[Dual]]:
-        """`(outputs, final states)`; the first steps are fed the targets (b, w, k), if there are any."""
-        carried, known = list(states), 0 if targets is None else targets.shape[1]
+        """`(outputs, final states)`; the first steps are fed the targets (b, w, k), if there are any, the others their own."""
         mask = None if mask is None else self._steps(tf.cast(mask, "bool"))
         x = Dual(*(None if part is None else self._steps(part) for part in sequences))
-        last: Any = None
-        stacks = []
-        for begin, end in ((0, known), (known, x.value.shape[0])):
-            if begin < end:
-                now = Dual(*(None if part is None else part[begin:end] for part in x))
-                fed = self._steps(targets) if end == known else None
-                last, carried, made = self._loop(now, fed, None if mask is None else mask[begin:end], last, carried)
-                stacks.append(made)
-        if not self.layer.return_sequences:
-            return last, carried
-        return Dual(*(swap(tf.concat(parts, 0)) for parts in zip(*stacks, strict=True))), carried
+        last, states, made = self._loop(x, None if targets is None else self._steps(targets), mask, list(states))
+        return (Dual(*map(swap, made)) if made else last), states
 
     def _steps(self, x):
         """(b, t, ...) as (t, b, ...), in the order of processing."""
         return tf.reverse(swap(x), [0]) if self.layer.go_backwards else swap(x)
 
-    def _loop(self, x, targets, mask, last, states):
-        """`(the last output, the states, the outputs of all steps)` over steps with true outputs, or with none."""
-        time = x.value.shape[0]
+    def _loop(self, x, targets, mask, states):
+        """`(the last output, the states, the outputs of all steps if the layer returns them)`."""
+        time = size(x.value, 0)
+        known, targets = self._padded(targets, time)
         read = {name: unstack(v, time) for name, v in self._named(x.value, targets).items()}
         dx = None if x.derivatives is None else unstack(x.derivatives, time)
         shown = None if mask is None else unstack(mask, time)
-        if last is None:
-            first = {name: v[0] for name, v in self._named(x.value, targets).items()}
-            zeros = tf.zeros_like(self.step(self.values, first, [s.value for s in states])[0])
-            last = Dual(zeros, tf.zeros((*zeros.shape, self.size), zeros.dtype))
+        first = {name: v[0] for name, v in self._named(x.value, targets).items()}
+        zeros = tf.zeros_like(self.step(self.values, first, [s.value for s in states])[0])
+        last = Dual(zeros, no_derivatives(zeros, self.size))
         stacks = tuple(stack(part, time) for part in last) if self.layer.return_sequences else ()
 
         def body(t, last, states, stacks):
             now = {name: array.read(t) for name, array in read.items()}
-            output, new = self._step(now, None if dx is None else dx.read(t), states)
+            own = None if known is None else t >= known
+            output, new = self._step(now, None if dx is None else dx.read(t), own, states)
             if shown is not None:
                 real = shown.read(t)
                 hidden = tf.nest.map_structure(tf.zeros_like, last) if self._zeroes else last
@@ -100,29 +91,46 @@ class MemoryLoop:
     def _zeroes(self):
         return self.layer.zero_output_for_mask and self.layer.return_sequences
 
+    def _padded(self, targets, time):
+        """`(how many steps have targets if not all of those that have any, targets of all steps)`."""
+        if targets is None or targets.shape[0] == time:
+            return None, targets
+        known = tf.shape(targets)[0]
+        return known, tf.pad(targets, [[0, time - known], [0, 0], [0, 0]])
+
     def _named(self, inputs, targets):
         return {"inputs": inputs} if targets is None else {"inputs": inputs, "targets": targets}
 
-    def _step(self, now, dx, states):
-        """The output and the new states of a step, with their derivatives."""
+    def _step(self, now, dx, own, states):
+        """The output and the new states of a step, with their derivatives.
+
+        Where `own` is true the output is fed back in the place of the targets: its derivatives go on as theirs.
+        """
         values, carried = [s.value for s in states], tf.concat([s.derivatives for s in states], axis=1)
+        if own is not None:
+            output, _ = self.step(self.values, {"inputs": now["inputs"]}, values)
+            now = {**now, "targets": tf.where(own, output, now["targets"])}
         output, new = self.step(self.values, now, values)
         results = list({id(y): y for y in (output, *new)}.values())
         widths = [y.shape[-1] for y in results]
-        of_states, of_inputs, of_weights = self._local(now, values, sum(widths), dx is not None)
+        wanted = [name for name, changes in (("inputs", dx), ("targets", own)) if changes is not None]
+        of_states, of, of_weights = self._local(now, values, sum(widths), wanted)
         derivatives = tf.matmul(of_states, carried) + of_weights
         if dx is not None:
-            derivatives += tf.matmul(of_inputs, dx)
+            derivatives += tf.matmul(of["inputs"], dx)
+        if own is not None:
+            fed = tf.matmul(of["targets"], derivatives[:, : widths[0]])
+            derivatives += tf.where(own, fed, tf.zeros_like(fed))
         found = {id(y): Dual(y, d) for y, d in zip(results, tf.split(derivatives, widths, axis=1), strict=True)}
         return found[id(output)], [found[id(s)] for s in new]
 
-    def _local(self, now, states, width, by_inputs):
-        """The derivatives of all results of a step, side by side: by states (b, r, n), input (b, r, d), weights (b, r, p)."""
-        rows = states[0].shape[0]
+    def _local(self, now, states, width, wanted):
+        """The derivatives of all results of a step, side by side, (b, r, ..): by states, by each of what is wanted, by weights."""
+        rows = size(states[0], 0)
 
         def one(given):
             now, states, cotangent = tf.nest.map_structure(lambda v: v[None], given)
-            sources = [*states, *([now["inputs"]] if by_inputs else ()), *self.trained]
+            sources = [*states, *(now[name] for name in wanted), *self.trained]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 output, new = self.step(self.values, now, states)
@@ -132,13 +140,12 @@ class MemoryLoop:
 
         repeated = tf.nest.map_structure(lambda v: tf.repeat(v, width, axis=0), (now, list(states)))
         found = tf.vectorized_map(one, (*repeated, tf.tile(tf.eye(width, dtype=states[0].dtype), [rows, 1])))
-        found = [tf.reshape(g, (rows, width, g.shape[-1])) for g in found]
-        n = len(states) + by_inputs
-        return (
-            tf.concat(found[: len(states)], -1),
-            found[n - 1],
-            self._placed(found[n:], (rows, width), states[0].dtype),
-        )
+        each = [s.shape[-1] for s in states] + [now[name].shape[-1] for name in wanted]
+        each += [math.prod(w.shape) for w in self.trained]
+        found = [tf.reshape(g, (rows, width, entries)) for g, entries in zip(found, each, strict=True)]
+        n = len(states) + len(wanted)
+        by_name = dict(zip(wanted, found[len(states) : n], strict=True))
+        return tf.concat(found[: len(states)], -1), by_name, self._placed(found[n:], (rows, width), states[0].dtype)
 
     def _placed(self, derivatives, sizes, dtype):
         """Derivatives by the weights of the cell as derivatives by all."""
@@ -146,9 +153,15 @@ class MemoryLoop:
         for (first, value), derivative in sorted(
             zip(self.places, derivatives, strict=True), key=lambda pair: pair[0][0]
         ):
-            parts += [tf.zeros((*sizes, first - at), dtype), derivative]
+            parts += [tf.zeros((*sizes, first - at), dtype)] * (first > at) + [derivative]
             at = first + math.prod(value.shape)
-        return tf.concat([*parts, tf.zeros((*sizes, self.size - at), dtype)], axis=-1)
+        parts += [tf.zeros((*sizes, self.size - at), dtype)] * (self.size > at)
+        return tf.concat(parts, axis=-1)
+
+
+def no_derivatives(x: Tensor, directions: int) -> Tensor:
+    """Zeros (.., directions), for a tensor that depends on no weight."""
+    return known_shape(tf.zeros(tf.concat([tf.shape(x), [directions]], 0), x.dtype), (*x.shape, directions))
 
 
 def pure_step(cell: Any) -> tuple[Callable[..., Any], list[Any]]:

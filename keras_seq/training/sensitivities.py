@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_seq._keras import carried_mask, carry_mask, run_graph, sublayers
+from keras_seq._keras import GetItem, carried_mask, carry_mask, run_graph, sublayers
 from keras_seq.cells.base import Cell
+from keras_seq.engine.tensorflow.arrays import known_shape
 from keras_seq.layers.narx import AR
 from keras_seq.training.float64_copy import as_functional
 from keras_seq.training.memory_sensitivities import Dual, MemoryLoop
@@ -55,11 +56,14 @@ class Sensitivities:
     def of(self, x: Tensor) -> Tensor:
         """The derivatives of a tensor of the run."""
         found = self._known.get(id(x))
-        return tf.zeros(tf.concat([[self.size], tf.shape(x)], 0), x.dtype) if found is None else found[1]
+        if found is None:
+            zeros = tf.zeros(tf.concat([[self.size], tf.shape(x)], 0), x.dtype)
+            return known_shape(zeros, (self.size, *x.shape))
+        return found[1]
 
     def keep(self, x: Tensor, derivatives: Tensor) -> None:
         """Note the derivatives of a tensor."""
-        self._known[id(x)] = x, derivatives
+        self._known[id(x)] = x, known_shape(derivatives, (self.size, *x.shape))
 
     def changes(self, x: Tensor | None) -> bool:
         """Whether a tensor depends on a weight."""
@@ -73,6 +77,8 @@ class Sensitivities:
         tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, tf.Tensor)]
         if not (self.places(operation) or any(map(self.changes, tensors))):
             return operation(*args, **kwargs)
+        if isinstance(operation, GetItem):
+            return self._pick(operation, *args, **kwargs)
         if isinstance(operation, keras.Model) and has_memory(operation):
             return self.run(as_functional(operation), tensors)
         if is_memory(operation):
@@ -80,6 +86,12 @@ class Sensitivities:
             if not (_open_loop(operation, given) or self.changes(given.get("targets"))):
                 return self._memory(operation, given)
         return self._push(lambda: operation(*args, **kwargs), tensors, operation)
+
+    def _pick(self, operation, x, key):
+        """x[key], and the same entries of the derivatives."""
+        y = operation(x, key)
+        self.keep(y, operation(self.of(x), (slice(None), *(key if isinstance(key, (tuple, list)) else [key]))))
+        return y
 
     def _push(self, function, tensors, layer):
         """The results of `function()`, which reads these tensors and the weights of the layer, and their derivatives."""
