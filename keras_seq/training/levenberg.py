@@ -13,11 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.arguments import boolean, needs_tensorflow, positive_integer, positive_number
-from keras_seq.training.float64_copy import check_certain
-from keras_seq.training.residuals import Residuals, divergence, inputs_of, output_shape, prepared
+from keras_seq.training.residuals import Normal, Residuals, divergence, inputs_of, outline_of, prepared, total
 
 MOST_DAMPING = 1e10
 """Times the largest diagonal entry of J^T J: with more, no step is tried."""
+WORTH_COMPILING = 25_000
+"""Steps of a loop, about two seconds, that a fit saves where XLA compiles it, which takes as long."""
+FEW_ENTRIES = 2**17
+"""Of the Jacobian: with no more, a trial computes it at once, which another program for the sum alone would not be worth."""
 TINY = 1e-200
 """In the place of zero where something is divided by it."""
 
@@ -59,7 +62,7 @@ class LevenbergMarquardt:
         damping: positive number, mu at the beginning over the largest diagonal entry of J^T J.
         bayesian: regularise, as above.
         max_bytes: positive integer, how much a fit may take.
-        jit_compile: compile by XLA, without which it is many times slower.
+        jit_compile: compile by XLA; "auto": for fits that are long enough to win back the seconds that this takes.
 
     Attributes:
         stop_reason: why the last fit ended: "gradient", "step", "damping" (no step helps), "validation", "callback", "epochs".
@@ -89,14 +92,15 @@ class LevenbergMarquardt:
         damping: float = 1e-3,
         bayesian: bool = False,
         max_bytes: int = 2**31,
-        jit_compile: bool = True,
+        jit_compile: bool | str = "auto",
     ) -> None:
         needs_tensorflow("LevenbergMarquardt")
         self.model, self.stop_reason = model, None
         self.damping = positive_number("damping", damping)
         self.bayesian = boolean("bayesian", bayesian)
         self.max_bytes = positive_integer("max_bytes", max_bytes)
-        self._residuals = Residuals(model, boolean("jit_compile", jit_compile))
+        self.jit_compile = _auto_or_boolean("jit_compile", jit_compile)
+        self._residuals = Residuals(model)
 
     def fit(
         self,
@@ -145,7 +149,6 @@ class LevenbergMarquardt:
         step_tolerance = positive_number("step_tolerance", step_tolerance)
         start, held_out = self._residuals.current(), None
         data = self._data("", x, y, sample_weight)
-        check_certain(self._residuals.copy, [v[:8] for v in data.batches[0].x])
         if validation_data is not None:
             if not (isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)):
                 raise TypeError(
@@ -162,7 +165,9 @@ class LevenbergMarquardt:
             steps=1,
             model=self.model,
         )
-        fit = _Fit(self, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance)
+        self._residuals.check_certain(data.batches[0].x)
+        programs = self._programs(data, epochs * (1 + restarts))
+        fit = _Fit(self, programs, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance)
         self.model.stop_training = False
         shown.on_train_begin()
         for number in range(1 + restarts):
@@ -183,11 +188,18 @@ class LevenbergMarquardt:
         """
         start = self._residuals.current()
         flat = inputs_of(self._residuals, "", x)
-        shape = output_shape(self._residuals, flat)
+        shape, _ = outline_of(self._residuals, flat)
         data = self._data("", x, np.zeros(shape), None)
-        found = [self._residuals.jacobian(tf.constant(start), batch)[0].numpy() for batch in data.batches]
+        jacobian = self._programs(data, 1).jacobian
+        found = [jacobian(tf.constant(start), batch)[0].numpy() for batch in data.batches]
         columns = np.concatenate(found, axis=1)[:, : math.prod(shape)]
         return np.moveaxis(columns.reshape(-1, *shape), 0, -1)
+
+    def _programs(self, data, passes):
+        """The programs for so many passes over the data."""
+        return self._residuals.programs(
+            passes * data.work > WORTH_COMPILING if self.jit_compile == "auto" else self.jit_compile
+        )
 
     def _data(self, name, x, y, sample_weight=None):
         return prepared(self._residuals, name, x, y, sample_weight, self.max_bytes)
@@ -196,8 +208,9 @@ class LevenbergMarquardt:
 class _Fit:
     """The steps of one `fit`, from one start after the other."""
 
-    def __init__(self, trainer, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance):
-        self.trainer, self.residuals, self.data, self.held_out = trainer, trainer._residuals, data, held_out
+    def __init__(self, trainer, programs, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance):
+        self.trainer, self.residuals, self.programs = trainer, trainer._residuals, programs
+        self.data, self.held_out = data, held_out
         self.shown, self.epochs, self.patience = shown, epochs, patience
         self.gradient_tolerance, self.step_tolerance = gradient_tolerance, step_tolerance
         self.epoch, self.logs, self.diverged = 0, {}, None
@@ -205,11 +218,11 @@ class _Fit:
 
     def go(self, number, weights):
         """Steps from these weights until there is a reason to stop."""
-        found = divergence(self.residuals.total_sums(weights, self.data).outputs, self.data.bound)
+        point = _Point(self.programs, self.data, weights, self.trainer.damping, self.trainer.bayesian)
+        found = divergence(point.normal.outputs, self.data.bound)
         if found is not None:
             self.diverged = self.diverged or found
             return
-        point = _Point(self.residuals, self.data, weights, self.trainer.damping, self.trainer.bayesian)
         kept, waited, reason = None, 0, None
         for _ in range(self.epochs):
             self.shown.on_epoch_begin(self.epoch)
@@ -239,7 +252,7 @@ class _Fit:
             self.reason_of_best = reason or "epochs"
 
     def _val_loss(self, weights):
-        sums = self.residuals.total_sums(weights, self.held_out)
+        sums = total(self.programs.sums, weights, self.held_out)
         found = divergence(sums.outputs, self.held_out.bound)
         if found is None:
             return float(sums.squares / sums.count)
@@ -250,9 +263,9 @@ class _Fit:
 class _Point:
     """Weights, the normal equations there, and how much the next step is damped."""
 
-    def __init__(self, residuals, data, weights, damping, bayesian):
-        self.residuals, self.data, self.weights, self.bayesian = residuals, data, weights, bayesian
-        self.normal = residuals.total_normal(weights, data)
+    def __init__(self, programs, data, weights, damping, bayesian):
+        self.programs, self.data, self.weights, self.bayesian = programs, data, weights, bayesian
+        self.normal = total(programs.normal, weights, data)
         largest = max(np.diagonal(self.normal.product).max(), TINY)
         self.damping, self.growth, self.most = damping * largest, 2.0, MOST_DAMPING * largest
         self.ratio = 1e-3 * np.diagonal(self.normal.product).mean() if bayesian else 0.0  # alpha / beta
@@ -284,18 +297,24 @@ class _Point:
                 if np.linalg.norm(step) <= tolerance * (np.linalg.norm(self.weights) + tolerance):
                     return "step"
                 new = self.weights + step
-                then = self._lowered(self.residuals.total_sums(new, self.data).squares, new)
+                tried = self._try(new)
+                then = self._lowered(tried.squares, new)
                 foretold = step @ (self.damping * step - gradient)
                 if then < now and foretold > 0:  # not where it is NaN
-                    self._move(new, (now - then) / foretold)
+                    self._move(new, (now - then) / foretold, tried)
                     return None
             self.damping, self.growth = self.damping * self.growth, 2 * self.growth
         return "damping"
 
-    def _move(self, weights, gain):
+    def _try(self, weights):
+        """The sum of squares at other weights; where that costs little, with the normal equations there."""
+        few = self.data.entries <= FEW_ENTRIES
+        return total(self.programs.normal if few else self.programs.sums, weights, self.data)
+
+    def _move(self, weights, gain, tried):
         self.weights = weights
         self.damping, self.growth = self.damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), 2.0
-        self.normal = self.residuals.total_normal(weights, self.data)
+        self.normal = tried if isinstance(tried, Normal) else total(self.programs.normal, weights, self.data)
         if self.bayesian:
             self._estimate()
 
@@ -329,6 +348,13 @@ def _solved(matrix, damping, right):
         return np.linalg.solve(matrix + damping * np.eye(len(right)), right)
     except np.linalg.LinAlgError:
         return None
+
+
+def _auto_or_boolean(name, value):
+    """`value`; a TypeError or ValueError that names the argument unless it is "auto", True or False."""
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f'{name}: expected "auto", True or False, got {value!r}')
+    return value if isinstance(value, str) else boolean(name, value)
 
 
 def _count(name, value):

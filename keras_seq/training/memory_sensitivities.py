@@ -92,8 +92,8 @@ class MemoryLoop:
         return self.layer.zero_output_for_mask and self.layer.return_sequences
 
     def _padded(self, targets, time):
-        """`(how many steps have targets if not all of those that have any, targets of all steps)`."""
-        if targets is None or targets.shape[0] == time:
+        """`(how many steps have targets, where it may not be all, targets of all steps)`."""
+        if targets is None or not getattr(self.layer, "closed", False):
             return None, targets
         known = tf.shape(targets)[0]
         return known, tf.pad(targets, [[0, time - known], [0, 0], [0, 0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import keras
@@ -11,14 +12,16 @@ import tensorflow as tf
 from keras import tree
 
 from keras_seq._keras import carried_mask
-from keras_seq.arguments import finite_array
+from keras_seq.arguments import finite_array, float64_array
 from keras_seq.shapes import fits
-from keras_seq.training.float64_copy import check_model, float64_copy
-from keras_seq.training.sensitivities import Sensitivities
+from keras_seq.training.float64_copy import check_certain, check_model, float64_copy
+from keras_seq.training.sensitivities import Sensitivities, outline
 from keras_seq.typing import Tensor
 
 CHUNK_BYTES = 2**26
 """How much of the Jacobian is held at a time, where a single row takes no more."""
+ENTRIES_OF_A_STEP = 1600
+"""Numbers of a Jacobian that take as long without XLA as a step of a loop over time does, beyond what both take with it."""
 FAR = 1e6
 """Times the largest target: an output further from zero diverges."""
 
@@ -29,7 +32,7 @@ class Batch(NamedTuple):
     Attributes:
         x: the inputs, a flat list.
         y: the targets.
-        weight: of each row or each of its entries.
+        weight: of each entry of the targets.
         real: 1 for a row of the data, 0 for one that fills up.
     """
 
@@ -40,27 +43,37 @@ class Batch(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Over all entries: the weighted squares of the residuals, and how many entries the mask shows; and the outputs."""
+    """The outputs; over all entries the weighted squares of the residuals, and how many entries the mask shows."""
 
+    outputs: Any
     squares: Any
     count: Any
-    outputs: Any
-
-
-class Data(NamedTuple):
-    """All rows in batches of one size, and how far from zero an output may be."""
-
-    batches: list[Batch]
-    bound: float
 
 
 class Normal(NamedTuple):
-    """The normal equations of the residuals r with the Jacobian J: J^T J, J^T r, and what `Sums` has but the outputs."""
+    """What `Sums` has, and the normal equations of the residuals r with the Jacobian J: J^T J, J^T r."""
 
-    product: Any
-    gradient: Any
+    outputs: Any
     squares: Any
     count: Any
+    product: Any
+    gradient: Any
+
+
+class Data(NamedTuple):
+    """All rows in batches of one size.
+
+    Attributes:
+        batches: a list of `Batch`.
+        bound: how far from zero an output may be.
+        entries: how many numbers the whole Jacobian has.
+        work: what one Jacobian costs without XLA and not with it, in steps of a loop.
+    """
+
+    batches: list[Batch]
+    bound: float
+    entries: int
+    work: float
 
 
 class Residuals:
@@ -75,20 +88,29 @@ class Residuals:
 
     Args:
         model: the model; it is not changed.
-        jit_compile: compile by XLA.
     """
 
-    def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+    def __init__(self, model: keras.Model) -> None:
         check_model(model)
         self.model = model
         self.copy = float64_copy(model)
         self.weights = self.copy.trainable_variables
         self.sizes = [math.prod(w.shape) for w in self.weights]
         self.size = sum(self.sizes)
-        further = {"jit_compile": jit_compile, "autograph": False}
-        self.sums = tf.function(self._sums, **further)
-        self.normal = tf.function(self._normal, **further)
-        self.jacobian = tf.function(self._jacobian, **further)
+        self._programs: dict[bool, Programs] = {}
+        self._certain = False
+
+    def check_certain(self, x: list[Tensor]) -> None:
+        """A ValueError, at the first of all fits, for a layer that does not say the same in training and at inference."""
+        if not self._certain:
+            check_certain(self.copy, [v[:8] for v in x])
+        self._certain = True
+
+    def programs(self, jit_compile: bool) -> Programs:
+        """What is compiled, by XLA or not."""
+        if jit_compile not in self._programs:
+            self._programs[jit_compile] = Programs(self, jit_compile)
+        return self._programs[jit_compile]
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
@@ -112,35 +134,14 @@ class Residuals:
         for variable, part in zip(self.model.trainable_variables, parts, strict=True):
             variable.assign(part.reshape(variable.shape).astype(variable.dtype))
 
-    # -- over all the data --------------------------------------------------------------------------------------------
-
-    def total_normal(self, vector: np.ndarray, data: Data) -> Normal:
-        """The normal equations of all batches together, as arrays."""
-        found: list[Any] = []
-        for batch in data.batches:
-            new = [v.numpy() for v in self.normal(tf.constant(vector), batch)]
-            found = [a + b for a, b in zip(found, new, strict=True)] if found else new
-        return Normal(*found)
-
-    def total_sums(self, vector: np.ndarray, data: Data) -> Sums:
-        """The sums of all batches together, and all outputs, those of filled up rows left out, as arrays."""
-        each = [self.sums(tf.constant(vector), batch) for batch in data.batches]
-        outputs = [one.outputs.numpy()[batch.real.numpy() > 0] for one, batch in zip(each, data.batches, strict=True)]
-        return Sums(
-            sum(one.squares.numpy() for one in each), sum(one.count.numpy() for one in each), np.concatenate(outputs)
-        )
-
-    # -- what is compiled ---------------------------------------------------------------------------------------------
+    # -- what a program computes ---------------------------------------------------------------------------------------------
 
     def _values(self, vector):
         return [tf.reshape(p, w.shape) for p, w in zip(tf.split(vector, self.sizes), self.weights, strict=True)]
 
-    def _run(self, values, x):
+    def _run(self, values, x, training):
         with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
-            return self.copy(tree.pack_sequence_as(self.copy.input, list(x)), training=True)
-
-    def _outputs(self, vector, x):
-        return self._run(self._values(vector), x)
+            return self.copy(tree.pack_sequence_as(self.copy.input, list(x)), training=training)
 
     def _weighted(self, outputs, batch):
         """`(the residuals, flat, the roots of their weights, how many entries the mask shows)`."""
@@ -148,18 +149,18 @@ class Residuals:
         if mask is not None:
             shown = _beside(shown, mask) * tf.cast(mask, outputs.dtype)
         shown = tf.ones_like(outputs) * _beside(shown, outputs)
-        scale = tf.sqrt(_beside(batch.weight, outputs)) * shown
+        scale = tf.sqrt(batch.weight) * shown
         # a masked target may be NaN
         residuals = tf.where(scale > 0, outputs - batch.y, tf.zeros_like(outputs)) * scale
         return tf.reshape(residuals, (-1,)), scale, tf.reduce_sum(shown)
 
-    def _sums(self, vector, batch):
-        outputs = self._outputs(vector, batch.x)
+    def sums(self, vector, batch):
+        outputs = self._run(self._values(vector), batch.x, training=True)
         residuals, _, count = self._weighted(outputs, batch)
-        return Sums(tf.reduce_sum(residuals**2), count, outputs)
+        return Sums(outputs, tf.reduce_sum(residuals**2), count)
 
-    def _jacobian(self, vector, batch):
-        """`(J^T (p, n), r (n,), how many entries the mask shows)`."""
+    def jacobian(self, vector, batch):
+        """`(J^T (p, n), r (n,), how many entries the mask shows, the outputs)`."""
         values = self._values(vector)
         with keras.StatelessScope(state_mapping=list(zip(self.weights, values, strict=True))):
             run = Sensitivities(self.weights, values)
@@ -167,12 +168,51 @@ class Residuals:
         residuals, scale, count = self._weighted(outputs, batch)
         derivatives = run.of(outputs)
         jacobian = tf.where(scale > 0, derivatives, tf.zeros_like(derivatives)) * scale
-        return tf.reshape(jacobian, (self.size, -1)), residuals, count
+        return tf.reshape(jacobian, (self.size, -1)), residuals, count, outputs
 
-    def _normal(self, vector, batch):
-        jacobian, residuals, count = self._jacobian(vector, batch)
+    def normal(self, vector, batch):
+        jacobian, residuals, count, outputs = self.jacobian(vector, batch)
         product = tf.matmul(jacobian, jacobian, transpose_b=True)
-        return Normal(product, tf.linalg.matvec(jacobian, residuals), tf.reduce_sum(residuals**2), count)
+        gradient = tf.linalg.matvec(jacobian, residuals)
+        return Normal(outputs, tf.reduce_sum(residuals**2), count, product, gradient)
+
+
+class Programs:
+    """Functions `(vector of weights, batch)` of the residuals, each traced when it is first used, for any number of rows
+    and steps."""
+
+    def __init__(self, residuals: Residuals, jit_compile: bool) -> None:
+        self.residuals, self.jit_compile = residuals, jit_compile
+
+    @cached_property
+    def sums(self) -> Any:
+        """A `Sums`."""
+        return self._compiled(self.residuals.sums)
+
+    @cached_property
+    def normal(self) -> Any:
+        """A `Normal`."""
+        return self._compiled(self.residuals.normal)
+
+    @cached_property
+    def jacobian(self) -> Any:
+        """`(J^T, r, ..)`."""
+        return self._compiled(self.residuals.jacobian)
+
+    def _compiled(self, function):
+        copy = self.residuals.copy
+        x = [tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in tree.flatten(copy.input)]
+        y, rows = tf.TensorSpec((None, *copy.outputs[0].shape[1:]), "float64"), tf.TensorSpec((None,), "float64")
+        signature = [tf.TensorSpec((self.residuals.size,), "float64"), Batch(x, y, y, rows)]
+        return tf.function(function, signature, autograph=False, jit_compile=self.jit_compile).get_concrete_function()
+
+
+def total(program: Any, vector: np.ndarray, data: Data) -> Any:
+    """What the program says of all batches together, as arrays; the outputs without those of filled up rows."""
+    each = [program(tf.constant(vector), batch) for batch in data.batches]
+    sums = [sum(v.numpy() for v in values) for values in zip(*(one[1:] for one in each), strict=True)]
+    outputs = [one.outputs.numpy()[batch.real.numpy() > 0] for one, batch in zip(each, data.batches, strict=True)]
+    return type(each[0])(np.concatenate(outputs), *sums)
 
 
 def _beside(x, like):
@@ -190,8 +230,8 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
     """
     flat = inputs_of(residuals, name, x)
     rows = len(flat[0])
-    shape = output_shape(residuals, flat)
-    y = _array(f"{name}y", y)
+    shape, steps = outline_of(residuals, flat)
+    y = float64_array(f"{name}y", y)
     y = y[..., None] if y.shape == shape[:-1] and shape[-1] == 1 else y
     if y.shape != shape:
         raise ValueError(f"{name}y: expected shape {shape} like the output, got {y.shape}")
@@ -200,10 +240,10 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
         raise ValueError(f"{name}sample_weight: expected the first axes of {shape}, got {weight.shape}")
     if np.any(weight < 0):
         raise ValueError(f"{name}sample_weight: expected numbers of at least 0, got {weight.min()}")
-    counted = np.broadcast_to(weight.reshape(*weight.shape, *[1] * (len(shape) - weight.ndim)) > 0, shape)
-    if not counted.any():
+    weight = np.broadcast_to(weight.reshape(*weight.shape, *[1] * (len(shape) - weight.ndim)), shape)
+    if not weight.any():
         raise ValueError(f"{name}sample_weight: expected some above 0, got none")
-    y = np.where(counted, y, 0)
+    y = np.where(weight > 0, y, 0)
     if not np.isfinite(y).all():
         raise ValueError(f"{name}y: expected finite numbers, got NaN or infinity")
     of_one = 8 * residuals.size * math.prod(shape[1:])
@@ -215,13 +255,15 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
             f"{math.prod(shape[1:])} residuals of a row"
         )
     bound = FAR * max(float(np.abs(y).max()), 1e-300)
-    return Data(list(_batches(flat, y, weight, -(-rows // -(-rows // size)))), bound)
+    batches = list(_batches(flat, y, weight, -(-rows // -(-rows // size))))
+    entries = residuals.size * y.size
+    return Data(batches, bound, entries, steps * len(batches) + entries / ENTRIES_OF_A_STEP)
 
 
-def output_shape(residuals: Residuals, flat: list[np.ndarray]) -> tuple[int, ...]:
-    """That of the output for these inputs."""
-    given = [keras.KerasTensor(v.shape, v.dtype) for v in flat]
-    return tuple(residuals.copy(tree.pack_sequence_as(residuals.copy.input, given)).shape)
+def outline_of(residuals: Residuals, flat: list[np.ndarray]) -> tuple[tuple[int, ...], int]:
+    """`(the shape of the output for these inputs, the steps of the loops over time in one Jacobian)`."""
+    found, steps = outline(residuals.copy, [keras.KerasTensor(v.shape, v.dtype) for v in flat], residuals.size)
+    return tuple(tree.flatten(found)[0].shape), steps
 
 
 def divergence(outputs: np.ndarray, bound: float) -> str | None:
@@ -245,7 +287,7 @@ def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
         raise ValueError(f"{name}x: expected {len(wanted)} arrays, got {len(flat)}")
     found = []
     for spec, value in zip(wanted, flat, strict=True):
-        array = _array(f"{name}x", value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
+        array = float64_array(f"{name}x", value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
         if not fits(array.shape, spec.shape) or not len(array):
             raise ValueError(f"{name}x: expected shape {tuple(spec.shape)}, got {array.shape}")
         if "float" in spec.dtype and not np.isfinite(array).all():
@@ -254,13 +296,6 @@ def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
     if len({len(v) for v in found}) > 1:
         raise ValueError(f"{name}x: expected as many rows in each array, got {[len(v) for v in found]}")
     return found
-
-
-def _array(name, value):
-    try:
-        return np.asarray(keras.ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of numbers, got {value!r:.80}") from error
 
 
 def _batches(flat, y, weight, size):

@@ -15,7 +15,7 @@ from keras_seq._keras import GetItem, carried_mask, carry_mask, run_graph, subla
 from keras_seq.cells.base import Cell
 from keras_seq.engine.tensorflow.arrays import known_shape
 from keras_seq.layers.narx import AR
-from keras_seq.training.float64_copy import as_functional
+from keras_seq.training.float64_copy import as_functional, every_layer
 from keras_seq.training.memory_sensitivities import Dual, MemoryLoop
 from keras_seq.typing import Tensor
 
@@ -141,6 +141,33 @@ class Sensitivities:
     def _last(self, x):
         """The derivatives of a tensor with the axis of the weights at their end."""
         return tf.transpose(self.of(x), [*range(1, len(x.shape) + 1), 0])
+
+
+def outline(model: keras.Model, inputs: Sequence[Any], directions: int) -> tuple[Any, int]:
+    """The outputs of a functional model for `KerasTensor`s, and how many steps of loops over time their derivatives take."""
+    steps = 0
+
+    def call(operation, *args, **kwargs):
+        nonlocal steps
+        tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        if isinstance(operation, keras.Model) and has_memory(operation):
+            outputs, inner = outline(as_functional(operation), tensors, directions)
+            steps += inner
+            return outputs
+        steps += _loop_steps(operation, args, kwargs, tensors, directions)
+        return operation(*args, **kwargs)
+
+    return run_graph(model, list(inputs), call), steps
+
+
+def _loop_steps(operation, args, kwargs, tensors, directions):
+    layers = every_layer(operation) if isinstance(operation, keras.layers.Layer) else ()
+    loops = sum(isinstance(one, keras.layers.RNN) for one in layers)
+    if not loops or _open_loop(operation, inspect.signature(operation.call).bind(*args, **kwargs).arguments):
+        return 0
+    time = max((x.shape[1] for x in tensors if len(x.shape) > 2), default=1)
+    # else by directions: forwards, back, and back from there
+    return time if is_memory(operation) else 3 * directions * loops * time
 
 
 def is_memory(layer: Any) -> bool:
