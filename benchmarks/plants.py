@@ -3,6 +3,7 @@
     python benchmarks/plants.py                      # all, ten minutes
     python benchmarks/plants.py --plant tanks
     python benchmarks/plants.py --plant silverbox --quick
+    python benchmarks/plants.py --plant seconds      # where the seconds of a small fit go
 
     tanks       two cascaded tanks with overflow, their levels from the flow into the first: 1024 steps to learn from, 1024
                 others to run freely over after 50 known ones. The equations are those of the benchmark (Schoukens and Noel
@@ -10,7 +11,8 @@
     silverbox   an electronic oscillator with a cubic spring, 131,072 measured samples (Wigren and Schoukens 2013): the
                 arrow-shaped part, whose last quarter goes further than anything before it, freely from a few known steps.
     tcn         the same arrow, from the input alone, by a TCN
-    jacobian    what a Jacobian costs.
+    jacobian    what a Jacobian costs
+    seconds     the first fits of a process, on the tanks, and the second ones: imports, tracing and compiling, steps
 
 Errors are roots of mean squares, over all steps that are run freely.
 """
@@ -19,6 +21,8 @@ import argparse
 import gzip
 import os
 import pathlib
+import subprocess
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,6 +51,14 @@ class Net:
         known = keras.Input((self.w, 1))
         self.opened = keras.Model([x, true], self.layer(x, targets=true)[:, self.w :])
         self.closed = keras.Model([x, known], self.layer.close_loop()(x, targets=known)[:, self.w :])
+        self.trainers = {}
+
+    def newton(self, loop, data, epochs, **settings):
+        """Steps of Levenberg-Marquardt, by one trainer for all fits of a loop."""
+        if (key := (loop, *settings)) not in self.trainers:
+            model = self.opened if loop == "open" else self.closed
+            self.trainers[key] = LevenbergMarquardt(model, **settings)
+        return self.trainers[key].fit(*data, epochs=epochs, verbose=0).history["loss"][-1]
 
     def pieces(self, series, steps, loop):
         """`(inputs, targets)` of one loop from a series (t, 2)."""
@@ -61,10 +73,6 @@ def adam(model, data, epochs, rate, batch=4):
     steps = epochs * -(-len(data[1]) // batch)
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)), "mse", jit_compile=True)
     return model.fit(*data, batch_size=batch, epochs=epochs, verbose=0).history["loss"][-1]
-
-
-def newton(model, data, epochs, **further):
-    return LevenbergMarquardt(model).fit(*data, epochs=epochs, verbose=0, **further).history["loss"][-1]
 
 
 def timed(stage, *given, **further):
@@ -103,15 +111,20 @@ def multisine(steps, rng, highest=30):
     return 2.8 + 2.8 * u / np.abs(u).max()
 
 
-def run_tanks(quick):
-    """Rows of NARX nets of 3 delays and 6 units: the median and the range over seeds."""
+def tank_parts():
+    """What is learned from and what is held out, (1024, 2), standardised by the former; its deviations."""
     parts = []
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
         u = multisine(1024, rng)
         parts.append(np.stack([u, tanks(u, rng)], axis=-1))
     mean, scale = parts[0].mean(0), parts[0].std(0)
-    train, test = ((p - mean) / scale for p in parts)
+    return *((p - mean) / scale for p in parts), scale
+
+
+def run_tanks(quick):
+    """Rows of NARX nets of 3 delays and 6 units: the median and the range over seeds."""
+    train, test, scale = tank_parts()
     ways = {
         "linear ARX, least squares": lambda net: (0.0, 0.0),
         "Adam, open loop, 200 epochs": lambda net: timed(adam, net.opened, net.pieces(train, 61, "open"), 200, 1e-2),
@@ -119,14 +132,14 @@ def run_tanks(quick):
             adam, net.closed, net.pieces(train, 61, "closed"), 100, 3e-3
         ),
         "Levenberg-Marquardt, open loop, 30 steps": lambda net: timed(
-            newton, net.opened, net.pieces(train, 1021, "open"), 30
+            net.newton, "open", net.pieces(train, 1021, "open"), 30
         ),
         "in closed loop over 61 steps, 30 steps": lambda net: timed(
-            newton, net.closed, net.pieces(train, 61, "closed"), 30
+            net.newton, "closed", net.pieces(train, 61, "closed"), 30
         ),
-        "over all 1021, 60 steps": lambda net: timed(newton, net.closed, net.pieces(train, 1021, "closed"), 60),
+        "over all 1021, 60 steps": lambda net: timed(net.newton, "closed", net.pieces(train, 1021, "closed"), 60),
         "from there, Bayesian, 30 steps": lambda net: timed(
-            bayesian, net.closed, net.pieces(train, 1021, "closed"), 30
+            net.newton, "closed", net.pieces(train, 1021, "closed"), 30, bayesian=True
         ),
     }
     found = {name: [] for name in ways}
@@ -151,10 +164,6 @@ def run_tanks(quick):
         low, high = np.min(rows, axis=0)[1], np.max(rows, axis=0)[1]
         lines.append(f"| {name} | {train_error:.3f} | {error:.3f} | {low:.3f} to {high:.3f} | {seconds:.1f} |")
     return lines
-
-
-def bayesian(model, data, epochs):
-    return LevenbergMarquardt(model, bayesian=True).fit(*data, epochs=epochs, verbose=0).history["loss"][-1]
 
 
 def least_squares(net, series):
@@ -214,10 +223,10 @@ def run_silverbox(quick):
         if quick and (units, delays) != (10, 4):
             continue
         one = net(units, delays)
-        loss, seconds = timed(newton, one.opened, one.pieces(part, 2000, "open"), 20 if quick else 60)
+        loss, seconds = timed(one.newton, "open", one.pieces(part, 2000, "open"), 20 if quick else 60)
         row(one, "Levenberg-Marquardt, open loop, 60 steps", len(part), loss, seconds)
         few = part[:20_000]
-        loss, more = timed(newton, one.closed, one.pieces(few, 200, "closed"), 10 if quick else 25)
+        loss, more = timed(one.newton, "closed", one.pieces(few, 200, "closed"), 10 if quick else 25)
         row(one, "and then in closed loop over 200 steps, 25 steps", len(few), loss, seconds + more)
     return lines
 
@@ -278,16 +287,17 @@ def run_jacobian(quick):
             x = np.random.default_rng(0).normal(size=(rows, steps, 1))
             ways = {}
             for way, has_memory in (("forward", sensitivities.has_memory), ("each", lambda model: False)):
-                fit, before = residuals.Residuals(model, True), sensitivities.has_memory
+                fit, before = residuals.Residuals(model), sensitivities.has_memory
+                compiled = fit.programs(True)
                 batch = residuals.prepared(fit, "", x, x, None, 2**31).batches[0]
                 vector = tf.constant(fit.current())
                 sensitivities.has_memory = has_memory
                 try:
-                    fit.normal(vector, batch)
+                    compiled.normal(vector, batch)
                 finally:
                     sensitivities.has_memory = before
-                ways[way] = lambda fit=fit, v=vector, b=batch: fit.normal(v, b)[0].numpy()
-            ways["r"] = lambda fit=fit, v=vector, b=batch: fit.sums(v, b)[0].numpy()
+                ways[way] = lambda normal=compiled.normal, v=vector, b=batch: normal(v, b).squares.numpy()
+            ways["r"] = lambda sums=compiled.sums, v=vector, b=batch: sums(v, b).squares.numpy()
             least = dict.fromkeys(ways, np.inf)
             for _ in range(3 if quick else 6):
                 for way, call in ways.items():
@@ -298,15 +308,64 @@ def run_jacobian(quick):
     return lines
 
 
+# -- the seconds of a small fit ------------------------------------------------------------------------------------------
+
+
+def clocks():
+    """Seconds, and those of processors that this process and its children had."""
+    return np.array([time.perf_counter(), sum(os.times()[:4])])
+
+
+def run_seconds(quick):
+    """Seconds by the clock and of the processor: imports, and the stages of a NARX of 3 delays and 6 units on the tanks."""
+    lines = ["| | seconds | of the processor | held-out part, V |", "|---|---|---|---|"]
+
+    def row(name, spent, error=""):
+        lines.append(f"| {name} | {spent[0]:.2f} | {spent[1]:.2f} | {error} |")
+        print("seconds:", lines[-1], flush=True)
+
+    before = clocks()
+    subprocess.run(
+        [sys.executable, "-c", "import tensorflow, keras, keras_seq.training"], check=True, capture_output=True
+    )
+    row("imports, in a process of their own", clocks() - before)
+    train, test, scale = tank_parts()
+    first, second = Net(6, [1, 2, 3], 3, 0), Net(6, [1, 2, 3], 3, 1)
+    start = second.layer.get_weights()
+    for name, net, further in (
+        ("first fit", first, {}),
+        ("a second net", second, {}),
+        ("its trainer again", second, {}),
+        ("all by XLA", second, {"jit_compile": True}),
+    ):
+        if net is second:
+            net.layer.set_weights(start)
+        for loop, steps, epochs in (("open", 1021, 30), ("closed", 61, 30), ("closed", 1021, 60))[: 2 if quick else 3]:
+            before = clocks()
+            net.newton(loop, net.pieces(train, steps, loop), 3 if quick else epochs, **further)
+            spent = clocks() - before
+            error = scale[1] * rms((net.free_run(test) - test[net.w :, 1])[50 - net.w :])
+            row(f"{name}, {loop} loop over {steps} steps", spent, f"{error:.3f}")
+    return lines
+
+
+RUNS = {
+    "seconds": run_seconds,  # first, as it is of the first fits of a process
+    "tanks": run_tanks,
+    "silverbox": run_silverbox,
+    "tcn": run_tcn,
+    "jacobian": run_jacobian,
+}
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plant", default="all", choices=["tanks", "silverbox", "tcn", "jacobian", "all"])
+    parser.add_argument("--plant", default="all", choices=[*RUNS, "all"])
     parser.add_argument(
         "--quick", action="store_true", help="fewer seeds, samples and steps, to try it; writes nothing"
     )
     options = parser.parse_args(arguments)
-    runs = {"tanks": run_tanks, "silverbox": run_silverbox, "tcn": run_tcn, "jacobian": run_jacobian}
-    found = {name: run(options.quick) for name, run in runs.items() if options.plant in (name, "all")}
+    found = {name: run(options.quick) for name, run in RUNS.items() if options.plant in (name, "all")}
     for name, lines in found.items():
         print(f"\n{name}\n" + "\n".join(lines))
     return found

@@ -50,8 +50,8 @@ class MemoryLoop:
         """`(outputs, final states)`; the first steps are fed the targets (b, w, k), if there are any, the others their own."""
         mask = None if mask is None else self._steps(tf.cast(mask, "bool"))
         x = Dual(*(None if part is None else self._steps(part) for part in sequences))
-        last, states, made = self._loop(x, None if targets is None else self._steps(targets), mask, list(states))
-        return (Dual(*map(swap, made)) if made else last), states
+        last, final, made = self._loop(x, None if targets is None else self._steps(targets), mask, list(states))
+        return (Dual(*map(swap, made)) if made else last), final
 
     def _steps(self, x):
         """(b, t, ...) as (t, b, ...), in the order of processing."""
@@ -125,7 +125,7 @@ class MemoryLoop:
         return found[id(output)], [found[id(s)] for s in new]
 
     def _local(self, now, states, width, wanted):
-        """The derivatives of all results of a step, side by side, (b, r, ..): by states, by each of what is wanted, by weights."""
+        """The derivatives (b, r, ..) of all results of a step, side by side: by states, by what is wanted, by weights."""
         rows = size(states[0], 0)
 
         def one(given):
