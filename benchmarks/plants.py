@@ -288,8 +288,8 @@ def run_jacobian(quick):
             ways = {}
             for way, has_memory in (("forward", sensitivities.has_memory), ("each", lambda model: False)):
                 fit, before = residuals.Residuals(model), sensitivities.has_memory
-                compiled = fit.programs(True)
-                batch = residuals.prepared(fit, "", x, x, None, 2**31).batches[0]
+                prepared = residuals.prepared(fit, "", x, x, None, 2**31)
+                compiled, batch = fit.programs(prepared, True), prepared.batches[0]
                 vector = tf.constant(fit.current())
                 sensitivities.has_memory = has_memory
                 try:

@@ -166,8 +166,8 @@ class LevenbergMarquardt:
             model=self.model,
         )
         self._residuals.check_certain(data.batches[0].x)
-        programs = self._programs(data, epochs * (1 + restarts))
-        fit = _Fit(self, programs, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance)
+        by_xla = self._by_xla(data, epochs * (1 + restarts))
+        fit = _Fit(self, by_xla, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance)
         self.model.stop_training = False
         shown.on_train_begin()
         for number in range(1 + restarts):
@@ -190,16 +190,14 @@ class LevenbergMarquardt:
         flat = inputs_of(self._residuals, "", x)
         shape, _ = outline_of(self._residuals, flat)
         data = self._data("", x, np.zeros(shape), None)
-        jacobian = self._programs(data, 1).jacobian
+        jacobian = self._residuals.programs(data, self._by_xla(data, 1)).jacobian
         found = [jacobian(tf.constant(start), batch)[0].numpy() for batch in data.batches]
         columns = np.concatenate(found, axis=1)[:, : math.prod(shape)]
         return np.moveaxis(columns.reshape(-1, *shape), 0, -1)
 
-    def _programs(self, data, passes):
-        """The programs for so many passes over the data."""
-        return self._residuals.programs(
-            passes * data.work > WORTH_COMPILING if self.jit_compile == "auto" else self.jit_compile
-        )
+    def _by_xla(self, data, passes):
+        """Whether programs for so many passes over the data are compiled by XLA."""
+        return passes * data.work > WORTH_COMPILING if self.jit_compile == "auto" else self.jit_compile
 
     def _data(self, name, x, y, sample_weight=None):
         return prepared(self._residuals, name, x, y, sample_weight, self.max_bytes)
@@ -208,8 +206,8 @@ class LevenbergMarquardt:
 class _Fit:
     """The steps of one `fit`, from one start after the other."""
 
-    def __init__(self, trainer, programs, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance):
-        self.trainer, self.residuals, self.programs = trainer, trainer._residuals, programs
+    def __init__(self, trainer, by_xla, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance):
+        self.trainer, self.residuals, self.by_xla = trainer, trainer._residuals, by_xla
         self.data, self.held_out = data, held_out
         self.shown, self.epochs, self.patience = shown, epochs, patience
         self.gradient_tolerance, self.step_tolerance = gradient_tolerance, step_tolerance
@@ -218,7 +216,8 @@ class _Fit:
 
     def go(self, number, weights):
         """Steps from these weights until there is a reason to stop."""
-        point = _Point(self.programs, self.data, weights, self.trainer.damping, self.trainer.bayesian)
+        programs = self.residuals.programs(self.data, self.by_xla)
+        point = _Point(programs, self.data, weights, self.trainer.damping, self.trainer.bayesian)
         found = divergence(point.normal.outputs, self.data.bound)
         if found is not None:
             self.diverged = self.diverged or found
@@ -252,7 +251,7 @@ class _Fit:
             self.reason_of_best = reason or "epochs"
 
     def _val_loss(self, weights):
-        sums = total(self.programs.sums, weights, self.held_out)
+        sums = total(self.residuals.programs(self.held_out, self.by_xla).sums, weights, self.held_out)
         found = divergence(sums.outputs, self.held_out.bound)
         if found is None:
             return float(sums.squares / sums.count)

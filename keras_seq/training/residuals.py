@@ -97,7 +97,7 @@ class Residuals:
         self.weights = self.copy.trainable_variables
         self.sizes = [math.prod(w.shape) for w in self.weights]
         self.size = sum(self.sizes)
-        self._programs: dict[bool, Programs] = {}
+        self._programs: dict[Any, Programs] = {}
         self._certain = False
 
     def check_certain(self, x: list[Tensor]) -> None:
@@ -106,11 +106,13 @@ class Residuals:
             check_certain(self.copy, [v[:8] for v in x])
         self._certain = True
 
-    def programs(self, jit_compile: bool) -> Programs:
-        """What is compiled, by XLA or not."""
-        if jit_compile not in self._programs:
-            self._programs[jit_compile] = Programs(self, jit_compile)
-        return self._programs[jit_compile]
+    def programs(self, data: Data, jit_compile: bool) -> Programs:
+        """What is compiled for data of these shapes, by XLA or not."""
+        batch = data.batches[0]
+        key = jit_compile, *(tuple(v.shape) for v in tree.flatten(batch))
+        if key not in self._programs:
+            self._programs[key] = Programs(self, batch, jit_compile)
+        return self._programs[key]
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
@@ -178,11 +180,12 @@ class Residuals:
 
 
 class Programs:
-    """Functions `(vector of weights, batch)` of the residuals, each traced when it is first used, for any number of rows
-    and steps."""
+    """Functions `(vector of weights, batch)` of the residuals for batches like one, each traced when it is first used."""
 
-    def __init__(self, residuals: Residuals, jit_compile: bool) -> None:
+    def __init__(self, residuals: Residuals, batch: Batch, jit_compile: bool) -> None:
         self.residuals, self.jit_compile = residuals, jit_compile
+        batch = tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype), batch)
+        self.signature = [tf.TensorSpec((residuals.size,), "float64"), batch]
 
     @cached_property
     def sums(self) -> Any:
@@ -200,11 +203,8 @@ class Programs:
         return self._compiled(self.residuals.jacobian)
 
     def _compiled(self, function):
-        copy = self.residuals.copy
-        x = [tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in tree.flatten(copy.input)]
-        y, rows = tf.TensorSpec((None, *copy.outputs[0].shape[1:]), "float64"), tf.TensorSpec((None,), "float64")
-        signature = [tf.TensorSpec((self.residuals.size,), "float64"), Batch(x, y, y, rows)]
-        return tf.function(function, signature, autograph=False, jit_compile=self.jit_compile).get_concrete_function()
+        further = {"autograph": False, "jit_compile": self.jit_compile}
+        return tf.function(function, self.signature, **further).get_concrete_function()
 
 
 def total(program: Any, vector: np.ndarray, data: Data) -> Any:

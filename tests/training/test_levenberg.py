@@ -12,7 +12,7 @@ from keras import layers
 import keras_seq
 from keras_seq._keras import carried_mask
 from keras_seq.testing.differences import assert_close
-from keras_seq.training import LevenbergMarquardt, free_run_pieces, residuals
+from keras_seq.training import LevenbergMarquardt, free_run_pieces, levenberg, residuals
 
 T, WARM_UP = 9, 3
 
@@ -196,13 +196,14 @@ def test_in_closed_loop_the_minimum_is_that_of_scipy():
     known, y = y[:, :WARM_UP], y[:, WARM_UP:]
     trainer = LevenbergMarquardt(model)
     fit = trainer._residuals
-    batch = residuals.prepared(fit, "", [x, known], y, None, 2**31).batches[0]
+    prepared = residuals.prepared(fit, "", [x, known], y, None, 2**31)
+    program, batch = fit.programs(prepared, True).jacobian, prepared.batches[0]
 
     def residual(w):
-        return fit.programs(True).jacobian(tf.constant(w), batch)[1].numpy()
+        return program(tf.constant(w), batch)[1].numpy()
 
     def jacobian(w):
-        return fit.programs(True).jacobian(tf.constant(w), batch)[0].numpy().T
+        return program(tf.constant(w), batch)[0].numpy().T
 
     start = fit.current()
     history = trainer.fit([x, known], y, epochs=300, gradient_tolerance=1e-12, verbose=0).history
@@ -231,6 +232,40 @@ def test_the_loss_is_that_of_keras_with_weights_and_masks(weights):
     )
     assert min(history["loss"]) == pytest.approx(expected, rel=1e-5)
     assert_close([history["loss"]], [history["val_loss"]], 1e-12)
+
+
+def test_by_xla_where_that_pays_and_the_sum_apart_where_the_jacobian_is_large(monkeypatch):
+    fits = {"auto": [], "sums apart": [], True: []}
+    for way, losses in fits.items():
+        model = small()
+        monkeypatch.setattr(levenberg, "FEW_ENTRIES", 0 if way == "sums apart" else 2**17)
+        trainer = LevenbergMarquardt(model, jit_compile=way if way is True else "auto")
+        x, y = curve(16)
+        monkeypatch.setattr(levenberg, "WORTH_COMPILING", 9 * 16 * 10 / residuals.ENTRIES_OF_A_STEP)  # nine passes
+        for epochs in (3, 9, 10):
+            losses.append(trainer.fit(x, y, epochs=epochs, verbose=0).history["loss"])
+        assert [key[0] for key in trainer._residuals._programs] == ([True] if way is True else [False, True])
+    for losses in fits.values():
+        for found, expected in zip(losses, fits[True], strict=True):
+            assert_close([found], [expected], 1e-7)
+
+
+def test_how_long_the_loops_of_a_jacobian_are():
+    gru = keras_seq.GRU(2, return_sequences=True)
+    both = keras_seq.Bidirectional(keras_seq.GRU(2, return_sequences=True))
+    nested = keras.Sequential([keras.Input((None, 2)), gru, layers.Dense(1)])
+    for model, steps in (
+        (sequential(layers.Dense(1)), 0),
+        (narx("open"), 0),
+        (narx("closed"), T),
+        (sequential(nested, layers.GRU(2)), 2 * T),
+        (sequential(both), 2 * 3 * T * sum(v.shape.num_elements() for v in both.trainable_variables)),
+    ):
+        fit = residuals.Residuals(model)
+        x, y = data(model)
+        found = residuals.prepared(fit, "", x, y, None, 2**31)
+        assert found.entries == y.size * fit.size
+        assert found.work == steps + found.entries / residuals.ENTRIES_OF_A_STEP
 
 
 def test_what_has_no_weight_is_not_read():
@@ -327,6 +362,15 @@ def test_a_run_that_diverges_says_where_and_changes_nothing():
     with pytest.raises(ValueError, match=r"stays finite, got one that diverges at step 30 of row 0: beyond 5e\+05"):
         LevenbergMarquardt(model, jit_compile=False).fit(x, y, verbose=0)  # 2 (1.5^31 - 1) is the first above
     assert_close(model.get_weights(), before, 0)
+
+
+def test_a_run_that_overflows_is_not_taken_for_a_random_one():
+    model, *_ = exploding()
+    x, y = np.zeros((1, 4, 1)), np.zeros((1, 4, 1))
+    model.layers[-1].cell.bias.assign([-np.inf])  # inf - inf
+    model.layers[-1].cell.recurrent_kernel.assign([[-1.5]])
+    with pytest.raises(ValueError, match="diverges at step 0 of row 0"):
+        LevenbergMarquardt(model, jit_compile=False).fit(x, y, verbose=0)
 
 
 def test_a_start_that_explodes_does_not_win():
@@ -496,6 +540,16 @@ REFUSED = {
     "zoneout": (lambda: fit(sequential(keras_seq.GRU(2, zoneout=0.5, name="memory"))), ValueError, CERTAIN + "memory"),
     "damping": (lambda: LevenbergMarquardt(small(), damping=0), ValueError, "damping: expected a positive number"),
     "bayesian": (lambda: LevenbergMarquardt(small(), bayesian=1), TypeError, "bayesian: expected True or False"),
+    "compile": (
+        lambda: LevenbergMarquardt(small(), jit_compile="xla"),
+        ValueError,
+        "jit_compile: expected \"auto\", True or False, got 'xla'",
+    ),
+    "compile type": (
+        lambda: LevenbergMarquardt(small(), jit_compile=1),
+        TypeError,
+        "jit_compile: expected True or False",
+    ),
     "bytes": (
         lambda: LevenbergMarquardt(small(100), max_bytes=10**6).fit(*curve(), verbose=0),
         ValueError,
