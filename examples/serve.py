@@ -1,14 +1,15 @@
-"""Serve trained models over HTTP: sequences, streams that go on, texts as they are written, and what attention reads.
+"""Serve trained models over HTTP: sequences, streams that go on, texts as they are written, what attention reads and sees.
 
-    pip install keras_seq[serve]
+    pip install keras_seq[serve,datasets]
     python examples/serve.py --train                      # small models, some minutes on two cores; then serve them
+    python examples/serve.py --train captions             # one of them, half a minute: how true it is, then serve all
     python examples/serve.py                              # serve them again; the page is http://127.0.0.1:8000
     python examples/serve.py MODEL ..                     # SavedModels, or .keras files, of one's own
     python benchmarks/server_load.py                      # requests a second, and how long they take
 
 docs/serving.md says what is asked and answered. A model's kind is known by its endpoints: `Stream.export` writes what has
-/streams, `serving.export.export` what has /predict, /write or /read. SIGTERM ends the server when every request that it
-has begun to read is answered, or after --grace seconds.
+/streams, `serving.export.export` what has /predict, /write, /read or /caption. SIGTERM ends the server when every request
+that it has begun to read is answered, or after --grace seconds.
 """
 
 import argparse
@@ -28,7 +29,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=pathlib.Path, help="SavedModels or .keras files")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("output/serving"), help="of --train")
-    parser.add_argument("--train", action="store_true", help="train the models of the page first")
+    parser.add_argument(
+        "--train", nargs="*", metavar="NAME", help="train the models of the page first, or some of them"
+    )
     parser.add_argument("--quick", action="store_true", help="with --train: hardly train them")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -45,10 +48,12 @@ def main(arguments=None):
         limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
     except ValueError as error:
         parser.error(str(error))
-    if options.train:
-        from serving.demo import train
+    if options.train is not None:
+        from serving.demo import MODELS, train
 
-        train(options.output, options.quick)
+        if unknown := [name for name in options.train if name not in MODELS]:
+            parser.error(f"--train: expected some of {', '.join(MODELS)}, or none for all, got {', '.join(unknown)}")
+        train(options.output, options.train, options.quick)
     paths = options.models or sorted(p for p in options.output.glob("*") if p.is_dir())
     if not paths:
         parser.error(f"models: expected some, got none, nor any in {options.output}; --train makes them")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -82,6 +82,10 @@ class Prompt(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
+class Picture(Strict):
+    picture: list[Any]
+
+
 class Text(Strict):
     text: Annotated[Unicode, Field(min_length=1)]
 
@@ -142,7 +146,7 @@ def create_app(models: Iterable[Any], limits: Limits | None = None) -> FastAPI:
         sizes = {kind: batcher.sizes for kind, batcher in batchers.items()}
         return {"models": shown, "limits": dataclasses.asdict(limits), "batches": sizes}
 
-    routes = {"predict": _predict, "stream": _stream, "write": _write, "read": _read}
+    routes = {"predict": _predict, "stream": _stream, "write": _write, "read": _read, "caption": _caption}
     for kind, model in served.items():
         routes[kind](app, model, batchers[kind], limits)
     return app
@@ -276,3 +280,21 @@ def _read(app, model, batcher, limits):
         if len(body.text) > limits.text:
             raise HTTPException(422, f"text: expected at most {limits.text} characters, got {len(body.text)}")
         return await batcher(body.text)
+
+
+def _caption(app, model, batcher, limits):
+    @app.post("/caption")
+    async def caption(body: Picture):
+        """A sentence for a picture, its words, and for each the weights (h', w') with which the picture was read."""
+        height, *features = model.shape
+        return await batcher(_checked(array, "picture", body.picture, features, model.dtype, height, height))
+
+    if (scenes := model.scenes) is None:
+        return
+
+    @app.get("/scene")
+    async def scene(seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None):
+        """A scene of two objects that never stood together in training, and five sentences that are true of it."""
+        rng = np.random.default_rng(seed)
+        objects = scenes.sample_scene(rng, held_out="pairs")
+        return {"picture": scenes.draw_scene(objects, rng).tolist(), "texts": scenes.describe(objects)}

@@ -15,10 +15,10 @@ VOCABULARY = pathlib.Path("assets.extra", "vocabulary.json")
 
 
 def export(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write a SavedModel: of a `LanguageModel`, of a `Seq2Seq` with attention, or of a model of one sequence."""
-    from keras_seq.models import LanguageModel, Seq2Seq
+    """Write a SavedModel: of a `LanguageModel`, a `Seq2Seq` with attention, an `ImageCaptioner`, or a model of one sequence."""
+    from keras_seq.models import ImageCaptioner, LanguageModel, Seq2Seq
 
-    writers = {LanguageModel: export_writer, Seq2Seq: export_reader}
+    writers = {LanguageModel: export_writer, Seq2Seq: export_reader, ImageCaptioner: export_captioner}
     next((w for kind, w in writers.items() if isinstance(model, kind)), export_predictor)(model, path)
 
 
@@ -91,9 +91,34 @@ def export_reader(model: keras.Model, path: str | os.PathLike[str]) -> None:
     _write(model, path, "read", read, [tf.TensorSpec((None,), tf.string, name="texts")])
 
 
-def _pieces(vocabulary, tokens):
-    """The strings of tokens, END as the vocabulary spells it, padding as empty strings."""
-    return tf.gather(tf.constant(["" if i == vocabulary.pad else t for i, t in enumerate(vocabulary.tokens)]), tokens)
+def export_captioner(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """One endpoint, `describe(images (b, h, w, c)) -> sentences (b,), their words (b, t), weights (b, t, h', w')`.
+
+    Of a captioner without attention, what its own `export` writes.
+    """
+    if not model.attends:
+        return model.export(path, verbose=False)
+    from keras_seq import RNN
+
+    reading = RNN(model.memory.cell, return_sequences=True, return_internals=True, dtype=model.dtype_policy)
+
+    def describe(images):
+        tokens = model.generate_tokens(images)
+        before = tf.fill((tf.shape(images)[0], 1), model.vocabulary.start)
+        fed = tf.concat([before, tf.cast(tokens, tf.int32)[:, :-1]], axis=1)
+        states, constants = model.start(model.features(images))
+        _, internals = reading(model.embedding(fed), initial_state=states, constants=constants)
+        weights = tf.reshape(internals["alignment"], (-1, model.max_length, *model.map_shape))
+        return model.vocabulary.decode(tokens), _pieces(model.vocabulary, tokens, end=False), weights
+
+    pictures = tf.TensorSpec((None, *model.image_shape), tf.uint8, name="images")
+    _write(model, path, "describe", describe, [pictures])
+
+
+def _pieces(vocabulary, tokens, end=True):
+    """The strings of tokens, END as the vocabulary spells it, padding (and END, if not wanted) as empty strings."""
+    silent = (vocabulary.pad,) if end else (vocabulary.pad, vocabulary.end)
+    return tf.gather(tf.constant(["" if i in silent else t for i, t in enumerate(vocabulary.tokens)]), tokens)
 
 
 def _write(model, path, name, function, signature):

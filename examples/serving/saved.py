@@ -13,7 +13,7 @@ import tensorflow as tf
 from serving.export import VOCABULARY, export
 
 
-def load(path: str | pathlib.Path) -> "Predictor | Stream | Writer | Reader":
+def load(path: str | pathlib.Path) -> "Predictor | Stream | Writer | Reader | Captioner":
     """The model of a SavedModel, by its endpoints, or of a `.keras` file, which is exported first.
 
     Raises:
@@ -31,6 +31,8 @@ def load(path: str | pathlib.Path) -> "Predictor | Stream | Writer | Reader":
     loaded = tf.saved_model.load(path)
     if hasattr(loaded, "read"):
         return Reader(loaded)
+    if hasattr(loaded, "describe") or hasattr(loaded, "sentences"):
+        return Captioner(loaded)
     if hasattr(loaded, "texts"):
         return Writer(loaded, json.loads((path / VOCABULARY).read_text(encoding="utf-8")))
     return Stream(loaded) if hasattr(loaded, "initial_state") else Predictor(loaded)
@@ -192,3 +194,41 @@ class Reader:
 
     def about(self) -> dict:
         return {}
+
+
+class Captioner:
+    """An `ImageCaptioner`: what it says of a picture and, if it attends, where it looked for each word."""
+
+    kind = "caption"
+
+    def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
+        self.attends = hasattr(loaded, "describe")
+        call = loaded.signatures["describe" if self.attends else "sentences"]
+        spec = _only("input", call.structured_input_signature[1])
+        self.dtype, self.shape = spec.dtype.as_numpy_dtype, _row(spec)
+
+    def run(self, pictures: list[np.ndarray]) -> list[dict]:
+        images = tf.constant(np.stack(pictures))
+        if not self.attends:
+            said = [sentence.decode() for sentence in self._loaded.sentences(images).numpy()]
+            return [{"text": text, "words": text.split(), "weights": None} for text in said]
+        said, words, weights = (x.numpy() for x in self._loaded.describe(images))
+        return [self._one(*row) for row in zip(said, words, weights, strict=True)]
+
+    @staticmethod
+    def _one(said, words, weights):
+        words = [word.decode() for word in words if word]
+        return {"text": said.decode(), "words": words, "weights": weights[: len(words)].tolist()}
+
+    def about(self) -> dict:
+        return {"picture": list(self.shape), "attends": self.attends, "scenes": self.scenes is not None}
+
+    @functools.cached_property
+    def scenes(self) -> Any:
+        """The module that draws scenes; None where it is not installed, or the pictures have another shape."""
+        try:
+            from keras_seq.datasets import scenes
+        except ModuleNotFoundError:
+            return None
+        return scenes if self.shape == (scenes.SIDE, scenes.SIDE, 3) else None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_seq
+from keras_seq.models import ImageCaptioner, Vocabulary
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
 from serving import export, saved
@@ -265,6 +266,28 @@ def test_the_state_of_a_stream_keeps_nothing_of_those_that_were_run_beside_it(tm
     served = saved.load(tmp_path)
     for output, state in served.run([(np.ones(2, "float32"), served.first)] * 8):
         assert all(x.base is None for x in (output, *state))
+
+
+@pytest.mark.parametrize("features_as", ["attention", "each_step"])
+def test_pictures_are_described_as_the_captioner_does(features_as, tmp_path):
+    model = ImageCaptioner(
+        Vocabulary(["red", "blue"]), (8, 6, 3), keras_seq.LSTMCell(4), features_as=features_as, max_length=4
+    )
+    export.export(model, tmp_path)
+    served = saved.load(tmp_path)
+    assert served.about() == {"picture": [8, 6, 3], "attends": model.attends, "scenes": False}
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), dtype="uint8")
+    expected = model.generate(pictures)
+    found = served.run(list(pictures))
+    assert [one["text"] for one in found] == expected
+    assert [one["words"] for one in found] == [text.split() for text in expected]
+    assert any(expected)
+    if not model.attends:
+        assert all(one["weights"] is None for one in found)
+        return
+    for one, weights in zip(found, model.alignment(pictures, expected), strict=True):
+        assert len(one["weights"]) == len(one["words"])
+        np.testing.assert_allclose(one["weights"], weights[: len(one["words"])], atol=1e-5)
 
 
 def test_a_model_that_sees_padding_is_refused(tmp_path):
