@@ -2,14 +2,14 @@
 
     pip install keras_seq[serve,datasets]
     python examples/serve.py --train                      # small models, some minutes on two cores; then serve them
-    python examples/serve.py --train captions             # one of them, half a minute: how true it is, then serve all
+    python examples/serve.py --train captions             # one of them, a minute: how true it is, then serve all
     python examples/serve.py                              # serve them again; the page is http://127.0.0.1:8000
     python examples/serve.py MODEL ..                     # SavedModels, or .keras files, of one's own
     python benchmarks/server_load.py                      # requests a second, and how long they take
 
 docs/serving.md says what is asked and answered. A model's kind is known by its endpoints: `Stream.export` writes what has
 /streams, `serving.export.export` what has /predict, /write, /read or /caption. SIGTERM ends the server when every request
-that it has begun to read is answered, or after --grace seconds.
+of which it has the headers is answered, or after --grace seconds.
 """
 
 import argparse

@@ -92,6 +92,7 @@ def browser():
 def opened(browser):
     """A new page, and what it and the browser complain of, nothing unless a test says so."""
     page, said = browser.new_page(), []
+    page.set_default_timeout(60_000)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     yield page, said

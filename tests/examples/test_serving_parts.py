@@ -273,6 +273,7 @@ def test_pictures_are_described_as_the_captioner_does(features_as, tmp_path):
     model = ImageCaptioner(
         Vocabulary(["red", "blue"]), (8, 6, 3), keras_seq.LSTMCell(4), features_as=features_as, max_length=4
     )
+    model.readout.bias.assign(-99.0 * (np.arange(len(model.vocabulary)) == model.vocabulary.unknown))
     export.export(model, tmp_path)
     served = saved.load(tmp_path)
     assert served.about() == {"picture": [8, 6, 3], "attends": model.attends, "scenes": False}
