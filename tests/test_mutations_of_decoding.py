@@ -214,7 +214,7 @@ MUTANTS = [
         "{0}",
         [suite("decoding/test_ctc_beam.py::test_a_language_model", 1.5, 2.0, 3)],
     ),
-    (home(ctc_align), "ctc_align", call("where", call("take")), "{1}", [ALIGNED]),
+    (home(ctc_align), "ctc_align", call("where", call("gather")), "{1}", [ALIGNED]),
     (home(ctc_align), "ctc_align", call("iterate"), without("reverse"), [ALIGNED]),
     (home(ctc_align), "ctc_align", op("==", op("%")), "{0} == 0", [ALIGNED]),
 ]

@@ -12,11 +12,10 @@ from keras import ops, tree
 
 from keras_seq.arguments import positive_integer
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import DecodingConstraints, broken, first_state, number
+from keras_seq.decoding.tokens import WORST, DecodingConstraints, broken, first_state, number
 from keras_seq.typing import Step, Tensor
 
 LEAST_COVERAGE = 1e-6  # of a source position, so that its logarithm is finite
-WORST = -float("inf")
 AT_LEAST_0 = ("at least 0 and finite", lambda n: 0 <= n < math.inf)
 NUMBERS = {
     "length_penalty": AT_LEAST_0,

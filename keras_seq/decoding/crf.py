@@ -11,7 +11,6 @@ from keras import ops
 
 from keras_seq.arguments import boolean, known
 from keras_seq.decoding.crf_chain import (
-    WORST,
     check_labels,
     check_potentials,
     log_forward,
@@ -20,7 +19,8 @@ from keras_seq.decoding.crf_chain import (
     relative,
 )
 from keras_seq.decoding.long_loss import LongLoss
-from keras_seq.engine.backend import custom_gradient
+from keras_seq.decoding.tokens import WORST
+from keras_seq.engine.backend import custom_gradient, gather
 from keras_seq.layers.spans import allowed_transitions, check_tags
 from keras_seq.shapes import fits
 from keras_seq.typing import DType, Tensor
@@ -120,7 +120,7 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
     def flat(potentials):
         return ops.reshape(potentials, (*ops.shape(labels), size * size))
 
-    forbidden = ops.logical_and(real, _at(flat(ops.stop_gradient(potentials)), pair) == WORST)
+    forbidden = ops.logical_and(real, gather(flat(ops.stop_gradient(potentials)), pair, axis=2, batch_dims=2) == WORST)
     _check_allowed(labels, before, forbidden)
     impossible = ops.any(ops.logical_or(forbidden, outside), axis=1)
     counted = ops.logical_and(real, ops.logical_not(impossible)[:, None])
@@ -130,7 +130,7 @@ def crf_loss(labels: Tensor, potentials: Tensor) -> Tensor:
     def negative_log(potentials):
         scores = log_forward(potentials)
         shares = relative(ops.swapaxes(scores[:-1], 0, 1), axis=2)  # of the tags before each step (b, t, k), logs
-        arriving = ops.take_along_axis(potentials, labels[..., None, None], axis=3)[..., 0]  # (b, t, tag before)
+        arriving = gather(potentials, labels, axis=3, batch_dims=2)  # (b, t, tag before)
         logs = _log_of_share(shares + arriving, before)
         logs = ops.where(counted, logs, ops.zeros_like(logs))
         total = ops.sum(logs, axis=1) + _log_of_share(scores[-1], last)
@@ -229,11 +229,6 @@ def _log_of_share(scores, index):
     most = ops.max(others, axis=-1)
     rest = ops.exp(others - most[..., None]) * (1 - ops.one_hot(largest, others.shape[-1], dtype=others.dtype))
     return -(most + ops.log1p(ops.sum(rest, axis=-1)))
-
-
-def _at(x, index):
-    """x[b, t, index[b, t]]."""
-    return ops.take_along_axis(x, index[..., None], axis=-1)[..., 0]
 
 
 def _last_label(labels, real):

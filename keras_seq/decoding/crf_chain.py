@@ -10,11 +10,9 @@ from keras import backend, ops
 
 from keras_seq.arguments import known, tensor
 from keras_seq.cells.floats import long_type, lowest
-from keras_seq.decoding.ctc_lattice import to_front
-from keras_seq.engine.backend import iterate
+from keras_seq.decoding.tokens import WORST
+from keras_seq.engine.backend import gather, iterate
 from keras_seq.shapes import fits, static
-
-WORST = -float("inf")
 
 
 def check_potentials(potentials):
@@ -29,9 +27,14 @@ def check_potentials(potentials):
 
 
 def real_steps(potentials):
-    """Which steps are there, booleans (b, t): from which some tag leads to another one."""
-    same = np.eye(potentials.shape[-1], dtype=bool)
-    return ops.logical_not(ops.all(ops.logical_or(potentials == WORST, same), axis=(2, 3)))
+    """Which steps are there, booleans (b, t): in which some tag leads to another one.
+
+    The ways are counted by a product: XLA takes ten times as long for `any` or `all` over the last axes.
+    """
+    b, t, k, _ = ops.shape(potentials)
+    ways = ops.cast(ops.reshape(potentials, (b * t, k * k)) != WORST, "float32")
+    others = 1 - np.eye(k, dtype="float32")
+    return ops.reshape(ops.matmul(ways, others.reshape(-1, 1)) > 0, (b, t))
 
 
 def check_labels(labels, potentials, real):
@@ -51,11 +54,17 @@ def check_labels(labels, potentials, real):
         raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {got:g} at row {row}, step {step}")
     there = ops.logical_and(real, ops.logical_not(outside))
     labels = ops.cast(ops.where(there, labels, ops.zeros_like(labels)), "int32")
-    front, _, _ = to_front(labels, real, 0)
-    front = ops.pad(front, ((0, 0), (1, 0)))
     number = ops.cumsum(ops.cast(real, "int32"), axis=1)  # of the step among the real ones, from 1
-    before = ops.take_along_axis(front, ops.maximum(number - 1, 0), axis=1)
-    return labels, before, outside
+    # a hidden step, whose label is 0, adds nothing to the real one before it
+    return labels, _in_order(labels, number, ops.maximum(number - 1, 0)), outside
+
+
+def _in_order(labels, number, wanted):
+    """The labels of the steps with the wanted numbers (b, t), 0 before the first; what shares a number is added up."""
+    b, t = ops.shape(labels)
+    rows = ops.arange(b, dtype="int32")[:, None] * (t + 1)
+    ordered = ops.scatter(ops.reshape(rows + number, (-1, 1)), ops.reshape(labels, (-1,)), (b * (t + 1),))
+    return ops.take(ordered, rows + wanted)
 
 
 def first_scores(potentials, *further):
@@ -80,7 +89,7 @@ def log_forward(potentials):
     """
 
     def body(scores, index):
-        ways = relative(scores, axis=1)[:, :, None] + potentials[:, index]
+        ways = relative(scores, axis=1)[:, :, None] + gather(potentials, index, axis=1)
         most = best(ways, axis=1)
         scores = ops.log(ops.sum(ops.exp(ways - most), axis=1)) + most[:, 0]
         return scores, scores
@@ -101,7 +110,7 @@ def pair_shares(potentials, scores):
     ways = ops.exp(before[:, :, :, None] + potentials - after[:, :, None])  # p(tag before | tag)
 
     def back(later, index):
-        earlier = ops.sum(ways[:, index] * later[:, None], axis=2)
+        earlier = ops.sum(gather(ways, index, axis=1) * later[:, None], axis=2)
         return earlier / ops.sum(earlier, axis=1, keepdims=True), later  # rounding must not add up
 
     _, later = iterate(back, last_shares(scores), steps_of(potentials), reverse=True)

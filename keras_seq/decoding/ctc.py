@@ -12,7 +12,7 @@ from keras_seq._keras import carried_mask
 from keras_seq.arguments import boolean
 from keras_seq.decoding.ctc_lattice import check_frames, check_labels, emitted, lattice, posteriors, states_of, to_front
 from keras_seq.decoding.long_loss import LongLoss
-from keras_seq.decoding.tokens import token
+from keras_seq.decoding.tokens import WORST, token
 from keras_seq.typing import Config, DType, Tensor
 
 
@@ -133,14 +133,14 @@ def ctc_loss(labels: Tensor, logits: Tensor, mask: Tensor | None = None, blank: 
 
     def negative_log(logits):
         scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.logsumexp)
-        ends = ops.where(ops.logical_or(last, label), scores[-1], -float("inf"))
+        ends = ops.where(ops.logical_or(last, label), scores[-1], WORST)
         total = ops.logsumexp(ends, axis=1) + common
 
         def gradient(delta, upstream=None):  # Keras on torch gives the inputs first, and the slope by name
             delta = delta if upstream is None else upstream
             shares = posteriors(scores, ends, symbols, blank, seen)
             shares = ops.einsum("tbs,bsv->btv", shares, ops.one_hot(symbols, logits.shape[-1], dtype=logits.dtype))
-            possible = ops.logical_and(visible, total[:, None] > -float("inf"))[:, :, None]
+            possible = ops.logical_and(visible, total[:, None] > WORST)[:, :, None]
             slopes = ops.softmax(logits, axis=-1) - shares
             return ops.where(possible, slopes, ops.zeros_like(slopes)) * delta[:, None, None]
 

@@ -14,7 +14,8 @@ from keras_seq.decoding.ctc_lattice import (
     states_of,
     to_front,
 )
-from keras_seq.engine.backend import iterate
+from keras_seq.decoding.tokens import WORST
+from keras_seq.engine.backend import gather, iterate
 from keras_seq.typing import Tensor
 
 
@@ -55,18 +56,18 @@ def ctc_align(logits: Tensor, labels: Tensor, mask: Tensor | None = None, blank:
     symbols, first, last, label = states_of(labels, count, blank)
     seen = ops.transpose(visible)
     scores, common = lattice(emitted(logits, symbols), symbols, blank, first, seen, ops.max)
-    ends = ops.where(ops.logical_or(last, label), scores[-1], -float("inf"))
+    ends = ops.where(ops.logical_or(last, label), scores[-1], WORST)
     score, state = ops.max(ends, axis=1) + common, ops.cast(ops.argmax(ends, axis=1), "int32")
     skips = may_skip(symbols, blank)
 
     def back(state, index):
-        ways = arrivals(ops.take(scores, index, axis=0), skips)
+        ways = arrivals(gather(scores, index, axis=0), skips)
         ways = ops.take_along_axis(ways, state[None, :, None], axis=2)[:, :, 0]
         earlier = state - ops.cast(ops.argmax(ways, axis=0), "int32")
-        return ops.where(ops.take(seen, index, axis=0), earlier, state), state
+        return ops.where(gather(seen, index, axis=0), earlier, state), state
 
     _, states = iterate(back, state, ops.shape(seen)[0], reverse=True)
-    says = ops.logical_and(ops.transpose(states) % 2 == 1, ops.logical_and(visible, score[:, None] > -float("inf")))
+    says = ops.logical_and(ops.transpose(states) % 2 == 1, ops.logical_and(visible, score[:, None] > WORST))
     columns = ops.pad(columns, ((0, 0), (0, 1)))  # what says no label reads a place that may not be there
     columns = ops.take_along_axis(columns, ops.transpose(states) // 2, axis=1)
     return ops.where(says, columns, -1), score

@@ -9,10 +9,8 @@ from keras import ops, tree
 
 from keras_seq.arguments import positive_integer
 from keras_seq.decoding.ctc_lattice import check_frames, to_front
-from keras_seq.decoding.tokens import check_state, number, token
+from keras_seq.decoding.tokens import WORST, check_state, number, token
 from keras_seq.typing import Step, Tensor
-
-WORST = -float("inf")
 
 
 def ctc_greedy(logits: Tensor, mask: Tensor | None = None, blank: int = 0) -> tuple[Tensor, Tensor]:

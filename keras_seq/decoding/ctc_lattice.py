@@ -10,8 +10,8 @@ from keras import backend, ops
 
 from keras_seq.arguments import known, tensor
 from keras_seq.cells.floats import long_type
-from keras_seq.decoding.tokens import token
-from keras_seq.engine.backend import iterate
+from keras_seq.decoding.tokens import WORST, token
+from keras_seq.engine.backend import gather, iterate
 from keras_seq.shapes import fits
 
 
@@ -79,7 +79,7 @@ def emitted(logits, symbols):
     places = ops.broadcast_to(ops.clip(symbols, 0, size - 1)[:, None], (*ops.shape(logs)[:2], ops.shape(symbols)[1]))
     found = ops.take_along_axis(logs, places, axis=2)
     inside = ops.logical_and(symbols >= 0, symbols < size)
-    return ops.transpose(ops.where(inside[:, None], found, -float("inf")), (1, 0, 2))
+    return ops.transpose(ops.where(inside[:, None], found, WORST), (1, 0, 2))
 
 
 def may_skip(symbols, blank):
@@ -96,9 +96,8 @@ def moved(x, places, fill):
 
 def arrivals(scores, skips):
     """The scores (.., 3, b, s) with which each state is reached: by staying, from the one before, from the last but one."""
-    worst = -float("inf")
-    skipping = ops.where(skips, moved(scores, 2, worst), ops.full_like(scores, worst))
-    return ops.stack([scores, moved(scores, 1, worst), skipping], axis=-3)
+    skipping = ops.where(skips, moved(scores, 2, WORST), ops.full_like(scores, WORST))
+    return ops.stack([scores, moved(scores, 1, WORST), skipping], axis=-3)
 
 
 def lattice(emissions, symbols, blank, start, seen, combine):
@@ -115,13 +114,13 @@ def lattice(emissions, symbols, blank, start, seen, combine):
         combine: `ops.logsumexp` for the sum over all ways, `ops.max` for the best one.
     """
     skips = may_skip(symbols, blank)
-    first = ops.where(start, ops.zeros_like(emissions[0]), -float("inf"))
+    first = ops.where(start, ops.zeros_like(emissions[0]), WORST)
 
     def body(scores, index):
         # by index: Keras on TensorFlow cannot scan two arrays of a length that is not known
         scores = scores - best(scores, axis=1)
-        new = combine(arrivals(scores, skips), axis=0) + ops.take(emissions, index, axis=0)
-        new = ops.where(ops.take(seen, index, axis=0)[:, None], new, scores)
+        new = combine(arrivals(scores, skips), axis=0) + gather(emissions, index, axis=0)
+        new = ops.where(gather(seen, index, axis=0)[:, None], new, scores)
         return new, new
 
     _, scores = iterate(body, first, ops.shape(seen)[0])
@@ -132,7 +131,7 @@ def lattice(emissions, symbols, blank, start, seen, combine):
 def best(scores, axis):
     """The largest, the axis kept; 0 where all are -inf."""
     found = ops.max(scores, axis=axis, keepdims=True)
-    return ops.where(found > -float("inf"), found, ops.zeros_like(found))
+    return ops.where(found > WORST, found, ops.zeros_like(found))
 
 
 def posteriors(scores, ends, symbols, blank, seen):
@@ -150,9 +149,9 @@ def posteriors(scores, ends, symbols, blank, seen):
     last = last / ops.where(total > 0, total, ops.ones_like(total))
 
     def back(shares, index):
-        stayed, one, two = ops.unstack(ops.take(ways, index, axis=0) * shares, 3, axis=0)
+        stayed, one, two = ops.unstack(gather(ways, index, axis=0) * shares, 3, axis=0)
         before = stayed + moved(one, -1, 0.0) + moved(two, -2, 0.0)
-        return ops.where(ops.take(seen, index, axis=0)[:, None], before, shares), shares
+        return ops.where(gather(seen, index, axis=0)[:, None], before, shares), shares
 
     _, shares = iterate(back, last, ops.shape(seen)[0], reverse=True)
     return shares

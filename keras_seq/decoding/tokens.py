@@ -9,6 +9,9 @@ from keras import backend, ops, tree
 from keras_seq.arguments import known, positive_integer, tensor
 from keras_seq.shapes import fits
 
+WORST = -float("inf")
+"""The score of what cannot be. A number and no tensor: see `only`."""
+
 
 class DecodingConstraints:
     """The arguments that decoders have in common, checked. Values are checked where there are any, not in a graph."""
@@ -225,7 +228,7 @@ def broken(logits):
 
 
 def likeliest(logits):
-    """The token (..), int32, with the largest of the logits (.., v), the first of several.
+    """The token (..), int32, with the largest of the logits (.., v), the first of several; v, which is none, where one is NaN.
 
     By operations that ONNX and LiteRT have: `ops.argmax` looks at single bits, for the sign of zeros.
     """
@@ -239,7 +242,7 @@ def only(allowed, logits):
 
     A number and no tensor, or what is exported as ONNX has `allowed * logits + (1 - allowed) * -inf`, which is NaN.
     """
-    return ops.where(allowed, logits, -float("inf"))
+    return ops.where(allowed, logits, WORST)
 
 
 def _is_integer(x):

@@ -8,8 +8,9 @@ import keras
 from keras import ops
 
 from keras_seq.arguments import positive_integer, refuse_unknown
-from keras_seq.decoding.crf_chain import WORST, best, check_potentials, first_scores, real_steps, relative, steps_of
-from keras_seq.engine.backend import iterate
+from keras_seq.decoding.crf_chain import best, check_potentials, first_scores, real_steps, relative, steps_of
+from keras_seq.decoding.tokens import WORST
+from keras_seq.engine.backend import gather, iterate
 from keras_seq.typing import Config, LayerArguments, Shape, Tensor
 
 
@@ -102,7 +103,7 @@ def _best_one(potentials):
     """`(tags (t, b, 1), total scores (b, 1))` of the best sequences."""
 
     def forward(scores, index):
-        scores = ops.max(relative(scores, axis=1)[:, :, None] + potentials[:, index], axis=1)
+        scores = ops.max(relative(scores, axis=1)[:, :, None] + gather(potentials, index, axis=1), axis=1)
         return scores, scores
 
     first = first_scores(potentials)
@@ -110,11 +111,11 @@ def _best_one(potentials):
     most, before = _parted(ops.concatenate([first[None], scores[:-1]], axis=0), axis=2)
 
     def back(tag, index):
-        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)[:, :, 0]  # (b, tag before)
-        return _place(before[index] + now), tag
+        now = gather(gather(potentials, index, axis=1), tag, axis=2, batch_dims=1)  # (b, tag before)
+        return _place(gather(before, index, axis=0) + now), tag
 
     _, tags = iterate(back, _place(last), steps_of(potentials), reverse=True)
-    return tags, ops.max(last, axis=1, keepdims=True) + ops.sum(most, axis=0)
+    return tags[:, :, None], ops.max(last, axis=1, keepdims=True) + ops.sum(most, axis=0)
 
 
 def _n_best(potentials, n):
@@ -125,7 +126,7 @@ def _n_best(potentials, n):
         return _first_of(before[:, None] + ops.swapaxes(now, 1, 2)[..., None], n)
 
     def forward(scores, index):
-        scores, _ = ways_to(relative(scores, axis=(1, 2)), potentials[:, index])
+        scores, _ = ways_to(relative(scores, axis=(1, 2)), gather(potentials, index, axis=1))
         return scores, scores
 
     first = first_scores(potentials, n)
@@ -134,9 +135,9 @@ def _n_best(potentials, n):
 
     def back(state, index):
         tag, rank = state
-        now = ops.take_along_axis(potentials[:, index], tag[:, None], axis=2)  # (b, tag before, sequence)
-        _, places = ways_to(before[index], now)
-        place = ops.take_along_axis(places, rank[..., None], axis=2)[..., 0]
+        now = gather(gather(potentials, index, axis=1), tag, axis=2, batch_dims=1)  # (b, tag before, sequence)
+        _, places = ways_to(gather(before, index, axis=0), now)
+        place = gather(places, rank, axis=2, batch_dims=2)
         return (place // n, place % n), state
 
     values, place = (x[:, 0] for x in _first_of(last[:, None], n))
@@ -151,9 +152,9 @@ def _parted(scores, axis):
 
 
 def _place(scores):
-    """The first of the best of (b, k), (b, 1)."""
+    """The first of the best of (b, k), (b,)."""
     is_best = scores == ops.max(scores, axis=1, keepdims=True)
-    return ops.argmax(ops.cast(is_best, "int32"), axis=1, keepdims=True)  # of integers, which Keras takes as they are
+    return ops.argmax(ops.cast(is_best, "int32"), axis=1)  # of integers, which Keras takes as they are
 
 
 def _first_of(ways, n):

@@ -33,6 +33,19 @@ def iterate(step: Callable[..., Any], first: Any, count: Any, reverse: bool = Fa
     return keras.ops.scan(step, first, keras.ops.arange(count, dtype="int32"), reverse=reverse)
 
 
+def gather(x: Any, index: Any, axis: int, batch_dims: int = 0) -> Any:
+    """`x` at an index of 0 or more along an axis; along the last one each place of the first `batch_dims` axes has its own.
+
+    With x (b, t, k), index (b, t), axis 2 and `batch_dims` 2 it is x[b, t, index[b, t]].
+    """
+    if not batch_dims:
+        return keras.ops.take(x, index, axis=axis)
+    own = keras.ops.shape(index)[:batch_dims]
+    found = keras.ops.reshape(index, (*own, *[1] * (axis - batch_dims), -1))
+    found = keras.ops.take_along_axis(x, found, axis=axis)
+    return found[..., 0] if len(index.shape) == batch_dims else found
+
+
 def complex_of(real: Any, imaginary: Any) -> Any:
     """The complex numbers of two real tensors, of their precision."""
     return keras.ops.view_as_complex(keras.ops.stack([real, imaginary], axis=-1))
@@ -47,6 +60,7 @@ if keras.config.backend() == "tensorflow":
     from keras_seq.engine.tensorflow import (  # noqa: F401
         complex_of,
         custom_gradient,
+        gather,
         iterate,
         linear_loop,
         linear_loop_is_cheap,

@@ -1,6 +1,6 @@
 """The engine on TensorFlow."""
 
-from keras_seq.engine.tensorflow.arrays import iterate
+from keras_seq.engine.tensorflow.arrays import gather, iterate
 from keras_seq.engine.tensorflow.gradients import custom_gradient_decorator as custom_gradient
 from keras_seq.engine.tensorflow.levels import scan_levels
 from keras_seq.engine.tensorflow.linear import complex_of, linear_loop, linear_loop_is_cheap
@@ -11,6 +11,7 @@ from keras_seq.engine.tensorflow.strategy import scan
 __all__ = [
     "complex_of",
     "custom_gradient",
+    "gather",
     "iterate",
     "linear_loop",
     "linear_loop_is_cheap",

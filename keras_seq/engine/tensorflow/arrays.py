@@ -123,6 +123,11 @@ def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     return swap(tf.gather(swap(x), tf.transpose(index), axis=1, batch_dims=1))
 
 
+def gather(x: tf.Tensor, index: int | tf.Tensor, axis: int, batch_dims: int = 0) -> tf.Tensor:
+    """`keras_seq.engine.backend.gather` by one operation; those of Keras take ten for negative and broadcast indices."""
+    return tf.gather(x, index, axis=axis, batch_dims=batch_dims)
+
+
 def iterate(step: Callable[..., Any], first: Any, count: int | tf.Tensor, reverse: bool = False) -> Any:
     """`keras_seq.engine.backend.iterate` by a loop that carries its state as it is.
 
