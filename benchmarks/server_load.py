@@ -5,8 +5,9 @@
 
 An LSTM reads sequences of 50 steps and answers each with one number. Clients that each send one request after the other,
 over a connection of their own, ask for answers; then for single steps of a stream each; then for a text each, from a
-language model of characters. The clients run on the same cores as the server. p50 and p99 are the times that half and 99 %
-of the requests took at most, as the clients see them; of texts, that of a piece, over the whole text.
+language model of characters; then for ten words about a picture of 48 by 48 pixels each, and where attention looked. The
+clients run on the same cores as the server. p50 and p99 are the times that half and 99 % of the requests took at most, as
+the clients see them; of texts, that of a piece, over the whole text.
 """
 
 import argparse
@@ -29,17 +30,18 @@ import tensorflow as tf
 from timing import table
 
 import keras_seq
-from keras_seq.models import LanguageModel, Vocabulary
+from keras_seq.models import ImageCaptioner, LanguageModel, Vocabulary
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 from serving.export import export
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 STEPS, FEATURES = 50, 8
+KINDS = ("sequences", "steps of streams", "pieces of texts", "pictures")
 
 
 def write_models(folder, units):
-    """A predictor, a stream and a language model with weights as drawn: how fast they are does not depend on these."""
+    """A predictor, a stream, a language model and a captioner with weights as drawn: the speed does not depend on these."""
     keras.utils.set_random_seed(1)
     inputs, read = keras.Input((None, FEATURES)), keras_seq.LSTM(units, return_sequences=True)
     steps = keras.Model(inputs, keras.layers.Dense(1)(read(inputs)))
@@ -47,6 +49,10 @@ def write_models(folder, units):
     keras_seq.streaming(steps).export(folder / "stream")
     vocabulary = Vocabulary([chr(c) for c in range(32, 96)], split="characters")
     export(LanguageModel(vocabulary, keras_seq.LSTM(units, return_sequences=True), 32), folder / "write")
+    cell, words = keras_seq.LSTMCell(units), Vocabulary([f"w{i}" for i in range(20)])
+    captioner = ImageCaptioner(words, (48, 48, 3), cell, features_as="attention", embedding_size=16, max_length=10)
+    captioner.readout.bias.assign(-99.0 * (np.arange(len(words)) == words.end))
+    export(captioner, folder / "caption")
 
 
 class Client:
@@ -83,6 +89,7 @@ class Client:
 async def load(port, clients, seconds):
     """Rows of the table, `(what, clients, a second, p50, p99)`, for so many clients at once."""
     sequence = np.random.default_rng(1).normal(size=(STEPS, FEATURES)).round(3).tolist()
+    picture = np.random.default_rng(1).integers(0, 256, (48, 48, 3)).tolist()
     asking = [await Client().connect(port) for _ in range(clients)]
     streams = [(await c.ask("/streams", {}))["stream"] for c in asking]
 
@@ -95,8 +102,11 @@ async def load(port, clients, seconds):
     async def write(client, stream):
         return await client.write(100)
 
+    async def describe(client, stream):
+        return [await _timed(client.ask("/caption", {"picture": picture}))]
+
     rows = []
-    for what, once in (("sequences", predict), ("steps of streams", step), ("pieces of texts", write)):
+    for what, once in zip(KINDS, (predict, step, write, describe), strict=True):
 
         async def repeat(client, stream, until, once=once):
             taken = []
@@ -176,7 +186,7 @@ def main(arguments=None):
         finally:
             process.terminate()
             process.wait(30)
-    rows += sorted(loaded, key=lambda row: ("sequences", "steps of streams", "pieces of texts").index(row[0]))
+    rows += sorted(loaded, key=lambda row: KINDS.index(row[0]))
     print(table(["what", "clients", "a second", "p50, ms", "p99, ms"], rows))
     return rows
 

@@ -13,7 +13,7 @@ def test_every_kind_is_asked_for_and_counted():
     import server_load
 
     rows = server_load.main(["--units", "4", "--clients", "2", "--seconds", "0.2"])
-    assert [row[:2] for row in rows[2:]] == [["sequences", 2], ["steps of streams", 2], ["pieces of texts", 2]]
+    assert [row[:2] for row in rows[2:]] == [[what, 2] for what in server_load.KINDS]
     for _, _, count, p50, p99 in rows:
         assert int(count.replace(",", "")) > 0
         assert 0 < float(p50) <= float(p99)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -105,9 +106,10 @@ def wait_until(page, element, test):
     page.wait_for_function(f"(e => {test})(document.querySelector({element!r}))")
 
 
-def test_the_page_shows_the_models_at_work(shown, opened):
+def test_the_page_shows_the_models_at_work(opened, shown):
     page, said = opened
-    page.goto(f"http://127.0.0.1:{shown.port}/")
+    with page.expect_response("**/streams") as begun:
+        page.goto(f"http://127.0.0.1:{shown.port}/")
 
     page.fill("#write [name=length]", "25")
     page.click("#write button >> nth=0")
@@ -130,8 +132,17 @@ def test_the_page_shows_the_models_at_work(shown, opened):
     wait_until(page, "#write .error", "e.textContent.includes('vocabulary')")
     assert "422" in said.pop()
 
+    path = f"/streams/{begun.value.json()['stream']}"
+    page.goto("about:blank")
+    for _ in range(100):  # whoever leaves the page ends its stream
+        if shown.ask("POST", path, {"steps": [[0.0]]})[0] == 404:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the stream is still open")
 
-def test_the_page_draws_a_scene_and_says_word_by_word_what_it_is_and_where_it_looked(shown, opened):
+
+def test_the_page_draws_a_scene_and_says_word_by_word_what_it_is_and_where_it_looked(opened, shown):
     page, _ = opened
     with page.expect_response("**/scene") as scene, page.expect_response("**/caption") as answer:
         page.goto(f"http://127.0.0.1:{shown.port}/")
@@ -156,7 +167,7 @@ def test_the_page_draws_a_scene_and_says_word_by_word_what_it_is_and_where_it_lo
     wait_until(page, "#caption .status", f"e.textContent !== '' && e.textContent !== {before!r}")
 
 
-def test_the_page_describes_a_picture_of_the_visitor(shown, opened, tmp_path):
+def test_the_page_describes_a_picture_of_the_visitor(opened, shown, tmp_path):
     page, _ = opened
 
     def other(route):
