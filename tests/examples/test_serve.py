@@ -168,7 +168,7 @@ def test_what_is_no_http_is_refused_and_the_server_goes_on(server):
 
 
 def test_nothing_more_is_run_for_a_client_that_goes_away(server, models):
-    x = np.random.default_rng(5).normal(size=(40, 2)).astype("float32")
+    x = np.random.default_rng(5).normal(size=(48, 2)).astype("float32")
     stream = server.post("/streams", {})["stream"]
     asked = {"write": ("/write", {"length": 2000}), "stream": (f"/streams/{stream}", {"steps": x.tolist()})}
     for kind, (path, body) in asked.items():
@@ -217,7 +217,7 @@ def test_streams_are_limited_and_at_its_end_the_server_answers_all_that_it_has_b
         begun = [small.begin("/predict", {"sequence": sequence}) for _ in range(3)]
         begun.append(small.begin(f"/streams/{names[0]}", {"steps": last}))
         while small.batches("write").get(4, 0) <= 5 or small.batches("stream").get(2, 0) <= 5:
-            pass
+            assert not any(answer.done() for answer in (*texts, *streams))
         small.process.send_signal(signal.SIGTERM)
         while small.answers():
             pass
