@@ -37,7 +37,7 @@ class _Elementwise:
         expose(hidden=h)
         return h, (h,)
 
-    def statesstates_before_steps(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         def before(projected, states, targets):
             a, b = self.coefficients(projected)
             return (states_before_steps(linear_recurrence, a, b, states[0]),)
@@ -264,7 +264,7 @@ class LinearRNNCell(ReadoutCell):
         expose(hidden=h)
         return h, (h,)
 
-    def statesstates_before_steps(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         if self.recurrent_dropout:
             return None
 

@@ -169,7 +169,7 @@ class LRUCell(GatedCell):
         h, skip = outputs[..., : 2 * self.units], outputs[..., 2 * self.units :]
         return self.activation(ops.matmul(h, self.output_kernel) + skip)
 
-    def statesstates_before_steps(self, forced: bool) -> Callable[..., Any] | None:
+    def states_before(self, forced: bool) -> Callable[..., Any] | None:
         def before(projected, states, targets):
             (h,), (drive, _) = states, projected
             dtype = long_type(h.dtype)
