@@ -178,6 +178,7 @@ def test_the_page_describes_a_picture_of_the_visitor(opened, shown, tmp_path):
 
     page.route("**/models", other)
     page.goto(f"http://127.0.0.1:{shown.port}/")
+    wait_until(page, "#caption .pair", "e.hidden")
     image = np.zeros((96, 96, 3), "uint8")
     image[:, 48:] = 200, 100, 0
     keras.utils.save_img(tmp_path / "picture.png", image, scale=False)
