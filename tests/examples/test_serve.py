@@ -2,10 +2,8 @@
 
 import concurrent.futures
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -18,6 +16,7 @@ import keras_seq
 from keras_seq.models import LanguageModel, Seq2Seq, Vocabulary
 
 sys.path.insert(0, str(EXAMPLES))
+import serve
 from serving import export
 
 
@@ -243,7 +242,22 @@ def test_limits_refuse(wrong):
         Limits(**wrong)
 
 
-def test_without_fastapi_it_says_what_to_install():
-    code = "import sys; sys.modules['uvicorn'] = None; sys.path.insert(0, sys.argv[1]); import serve; serve.main([])"
-    found = subprocess.run([sys.executable, "-c", code, str(EXAMPLES)], capture_output=True, text=True, env=os.environ)
-    assert "pip install keras_seq[serve]" in found.stderr
+def test_without_fastapi_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install keras_seq\[serve\]"):
+        serve.main([])
+
+
+WRONG = {
+    "--train: expected some of waves, forecast, writer, dates, captions": ["--train", "nothing"],
+    "batch: expected a positive number, got 0": ["--batch", "0"],
+    "models: expected some, got none": ["--output", "nowhere"],
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_arguments_refuse(reason, capsys):
+    pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
+    with pytest.raises(SystemExit):
+        serve.main(WRONG[reason])
+    assert reason in capsys.readouterr().err
