@@ -189,6 +189,25 @@ def test_loops_of_a_training_step(layer, loops, masked):
     assert loops_of(training_step(layer(), mask)) == loops
 
 
+@pytest.mark.parametrize(
+    ("layer", "loops"),
+    [
+        (lambda: keras_seq.MinGRU(U), 0),
+        (lambda: keras_seq.MinLSTM(U), 0),
+        (lambda: keras_seq.LRU(U), 0),
+        (lambda: keras_seq.LinearRNN(U), 0),
+        (lambda: keras_seq.LinearRNN(U, transition="full"), 2),  # within chunks, then over them
+        (lambda: keras_seq.GRU(U), 1),
+    ],
+    ids=["MinGRU", "MinLSTM", "LRU", "LinearRNN", "LinearRNN, full", "GRU"],
+)
+def test_loops_of_a_graph(layer, loops):
+    """None over all steps where the states are linear in those before, as all are known at once."""
+    graph = tf.function(layer()).get_concrete_function(tf.TensorSpec((B, T, D))).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert sum(node.op in ("While", "StatelessWhile") for node in nodes) == loops
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(
     ("layer", "closed"),
