@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,12 +18,14 @@ __all__ = [
     "GetItem",
     "carried_mask",
     "carry_mask",
+    "changed_losses",
     "kept_batch",
     "loop_of_keras",
     "new_dropout_mask",
     "report_loss",
     "run_graph",
     "sublayers",
+    "summing",
 ]
 
 # AutocastScope: under a mixed policy Keras casts the weights of a layer to the short type while it is called. A cell says
@@ -38,6 +42,34 @@ def carried_mask(x: Any) -> Any:
 def carry_mask(x: Any, mask: Any) -> None:
     """Let Keras carry a mask with a tensor; it does so itself for what a layer puts out, not for what is made in its place."""
     x._keras_mask = mask
+
+
+@contextlib.contextmanager
+def changed_losses(
+    model: keras.Model, of_compile: Callable[[keras.Loss], Any], added: Callable[[Any], Any]
+) -> Iterator[None]:
+    """While it lasts, a model takes `of_compile(loss)` for each loss of `compile`, and `added(value)` of those that are added.
+
+    A model makes the losses of `compile` of what it was given when it first meets targets; its public ones say what that was.
+    """
+    terms, add = model._compile_loss, model._aggregate_additional_loss
+    losses = terms._flat_losses if terms is not None else None
+    if losses is not None:
+        terms._flat_losses = [one._replace(loss=of_compile(one.loss)) for one in losses]
+    model.__dict__["_aggregate_additional_loss"] = lambda value: added(add(value))
+    try:
+        yield
+    finally:
+        del model.__dict__["_aggregate_additional_loss"]
+        if losses is not None:
+            terms._flat_losses = losses
+
+
+def summing(loss: keras.Loss, call: Callable[[Any, Any], Any]) -> keras.Loss:
+    """A loss that sums in float32 what `call(y_true, y_pred)` gives, with the masks and weights that another loss applies."""
+    made = copy.copy(loss)
+    made.call, made.reduction, made._dtype = call, "sum", "float32"
+    return made
 
 
 def kept_batch(layer: keras.layers.RNN) -> int | None:

@@ -1,6 +1,6 @@
 """Learning rules for streams that do not end, least squares for models of plants, and what long memories ask for."""
 
-from keras_seq.training.distributed import fit_distributed, worker_strategy
+from keras_seq.training.distributed import fit_distributed
 from keras_seq.training.levenberg import LevenbergMarquardt
 from keras_seq.training.monitor import GradientMonitor
 from keras_seq.training.online import OnlineLearner
@@ -15,6 +15,7 @@ from keras_seq.training.remedies import (
 from keras_seq.training.rtrl import RTRL, UORO, SnAp1
 from keras_seq.training.stream_chunks import stream_chunks
 from keras_seq.training.truncated import TruncatedBPTT
+from keras_seq.training.workers import worker_strategy
 
 __all__ = [
     "RTRL",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import socket
-import time
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -14,67 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.arguments import needs_tensorflow, positive_integer
-from keras_seq.training.backup import Backup, gather, is_chief
+from keras_seq.training.backup import Backup, is_chief
 from keras_seq.training.carries_states import CarriesStates
+from keras_seq.training.joint_loss import joint_losses, share
+from keras_seq.training.workers import agree, everyones, heard_by_all
 
-
-def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirroredStrategy:
-    """The `tf.distribute.MultiWorkerMirroredStrategy` of the workers that TF_CONFIG names, once all of them are there.
-
-    TensorFlow's own waits for an absent worker without an end and without a word. Here each worker opens its port and knocks
-    at the others' until it has found all.
-
-    Args:
-        timeout: positive seconds to wait for the other workers.
-
-    Returns:
-        The strategy. Without TF_CONFIG it has one worker, this one.
-
-    Raises:
-        TimeoutError: it names the workers that did not come, and their addresses.
-        TypeError, ValueError: a timeout that is no positive number.
-
-    Example:
-
-    ```python
-    from keras_seq.training import worker_strategy
-    strategy = worker_strategy(timeout=60)          # without TF_CONFIG this process alone
-    print(strategy.num_replicas_in_sync)  # 1
-    ```
-    """
-    needs_tensorflow("worker_strategy")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout: expected positive seconds, got {timeout!r}")
-    if not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout: expected positive seconds, got {timeout}")
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    jobs = cluster.cluster_spec().as_dict()
-    addresses = [(f"{job} {i}", address) for job in ("chief", "worker") for i, address in enumerate(jobs.get(job, []))]
-    if len(addresses) > 1:
-        _meet(addresses, f"{cluster.task_type} {cluster.task_id}", timeout)
-    return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-def _meet(addresses, own, timeout):
-    """Return when every other worker has opened its port, in which TensorFlow's server then takes the place of ours."""
-    end, absent = time.monotonic() + timeout, dict(addresses)
-    with socket.create_server(("", _host_and_port(absent.pop(own))[1])):
-        while absent:
-            for worker, address in list(absent.items()):
-                with contextlib.suppress(OSError), socket.create_connection(_host_and_port(address), timeout=1):
-                    del absent[worker]
-            if absent and time.monotonic() > end:
-                missing = ", ".join(f"{worker} at {address}" for worker, address in absent.items())
-                raise TimeoutError(
-                    f"TF_CONFIG: expected all workers within {timeout:g} seconds, did not find {missing}"
-                )
-            if absent:
-                time.sleep(0.1)
-
-
-def _host_and_port(address):
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+_WRITES = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
 
 
 def fit_distributed(
@@ -147,16 +91,29 @@ def fit_distributed(
         raise ValueError(f"model: expected a compiled keras.Model, got {model.name}, which is not")
     if not isinstance(callbacks, (list, tuple, type(None))):
         raise TypeError(f"callbacks: expected a list, got {callbacks!r:.80}")
+    if any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks or ()):
+        raise ValueError("callbacks: expected backup= in the place of BackupAndRestore, which only Keras's `fit` knows")
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
     if not isinstance(backup, (str, os.PathLike, type(None))):
         raise TypeError(f"backup: expected a folder or None, got {backup!r:.80}")
     strategy = model.distribute_strategy
-    replicas = strategy.num_replicas_in_sync
+    _check_compiled(model, strategy.num_replicas_in_sync)
+    with heard_by_all(strategy):
+        return _fit(model, data, epochs, validation_data, list(callbacks or []), verbose, backup, backup_every)
+
+
+def _check_compiled(model, replicas):
     if replicas > 1 and model.jit_compile:
         raise ValueError(
             f"jit_compile: expected False on {replicas} replicas, as XLA compiles for one device alone, got True"
         )
+    if model.steps_per_execution != 1:
+        raise ValueError(f"steps_per_execution: expected 1, got {model.steps_per_execution}")
+
+
+def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backup_every):
+    strategy = model.distribute_strategy
     of_epoch = data if callable(data) and not isinstance(data, tf.data.Dataset) else lambda epoch: data
     first = _checked("data", of_epoch(0))
     if validation_data is not None:
@@ -167,19 +124,10 @@ def fit_distributed(
         rows = tf.nest.flatten(first.element_spec)[0].shape[0] if isinstance(model, CarriesStates) else None
         keeper = Backup(model, os.fspath(backup), backup_every, rows)
     begin = (keeper.epoch, keeper.batch) if keeper else (0, 0)
-    _agree(strategy, "backup", "the same in each worker, in a folder that all see", begin)
-    chosen = [*(callbacks or []), *([keeper] if keeper else [])]
-    steps = int(first.cardinality())
-    shown = (1 if is_chief(strategy) else 0) if verbose == "auto" else int(verbose)
-    called = keras.callbacks.CallbackList(
-        chosen,
-        add_history=True,
-        add_progbar=shown != 0,
-        verbose=shown,
-        epochs=epochs,
-        steps=steps if steps > 0 else None,
-        model=model,
-    )
+    agree("backup", "the same in each worker, in a folder that all see", everyones(strategy, begin))
+    called = _callback_list(model, callbacks, keeper, verbose, epochs, int(first.cardinality()))
+    # those that may end an epoch are to end it in all workers
+    asks = everyones(strategy, [any(map(_sees_batches, callbacks))]).any()
     train, test = _over_replicas(model, model.train_step), _over_replicas(model, model.test_step)
     model.stop_training = False
     called.on_train_begin()
@@ -187,16 +135,42 @@ def fit_distributed(
     for epoch in range(begin[0], epochs):
         called.on_epoch_begin(epoch)
         passed = begin[1] if epoch == begin[0] else 0
-        logs = _epoch(model, _checked("data", of_epoch(epoch)), train, passed, called)
+        logs = _epoch(model, "data", _checked("data", of_epoch(epoch)), train, called, "train", passed, asks)
         if validation_data is not None:
-            scores = _epoch(model, validation_data, test)
+            called.on_test_begin()
+            scores = _epoch(model, "validation_data", validation_data, test, called, "test")
+            called.on_test_end(scores)
             logs |= {f"val_{name}": score for name, score in scores.items()}
         called.on_epoch_end(epoch, logs)
-        if model.stop_training:
+        if everyones(strategy, [model.stop_training]).any():
+            model.stop_training = True
             break
     model.optimizer.finalize_variable_values(model.trainable_weights)
     called.on_train_end(logs)
     return model.history
+
+
+def _callback_list(model, callbacks, keeper, verbose, epochs, steps):
+    chief = is_chief(model.distribute_strategy)
+    shown = int(chief) if verbose == "auto" else int(verbose)
+    chosen = [one for one in callbacks if chief or not isinstance(one, _WRITES)]
+    return keras.callbacks.CallbackList(
+        [*chosen, *([keeper] if keeper else [])],
+        add_history=True,
+        add_progbar=shown != 0,
+        verbose=shown,
+        epochs=epochs,
+        steps=steps if steps > 0 else None,
+        model=model,
+    )
+
+
+def _sees_batches(callback):
+    """Whether a callback of the user's is called at batches, where it may end the training."""
+    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+    own = (getattr(getattr(callback, hook), "__func__", None) for hook in hooks)
+    default = (getattr(keras.callbacks.Callback, hook) for hook in hooks)
+    return not isinstance(callback, _WRITES) and any(a is not b for a, b in zip(own, default, strict=True))
 
 
 def _checked(name, data):
@@ -214,16 +188,21 @@ def _make_variables(model, strategy, data):
     with strategy.scope():
         model.optimizer.build(model.trainable_variables)
     for batch in data.take(1):
-        strategy.run(model.test_step, args=(_shares(strategy, batch),))
+        strategy.run(model.test_step, args=(_shares(model, "data", batch)[0],))
 
 
 def _over_replicas(model, step):
-    """A function of a distributed batch: the step in each replica, then the metrics over all of them."""
+    """A function of a distributed batch and its rows: the step in each replica, then the metrics over all of them.
+
+    Replicas have other shapes of a batch whose rows they cannot share equally. As the number of rows is given, a shape that is
+    new in one worker is so in all: they trace alike, which TensorFlow asks for where they wait for one another.
+    """
     strategy = model.distribute_strategy
     alone = strategy.num_replicas_in_sync == 1
 
-    def run(batch):
-        strategy.run(step, args=(batch,))
+    def run(batch, rows):
+        with contextlib.nullcontext() if alone else joint_losses(model, rows):
+            strategy.run(step, args=(batch,))
         return model.get_metrics_result()
 
     return (
@@ -231,47 +210,59 @@ def _over_replicas(model, step):
     )
 
 
-def _epoch(model, data, step, passed=0, called=None):
+def _epoch(model, name, data, step, called, kind, passed=0, asks=False):
     """The metrics after a pass over the data, of which the first batches are passed over."""
     strategy = model.distribute_strategy
     strategy.run(model.reset_metrics)
-    logs, results = {}, {}
-    for number, batch in enumerate(data.skip(passed).prefetch(1), passed):
+    count, results = int(data.cardinality()), {}
+    asks = asks or everyones(strategy, [count < 0]).any()
+    begun, ended = getattr(called, f"on_{kind}_batch_begin"), getattr(called, f"on_{kind}_batch_end")
+    batches = iter(data.skip(passed).prefetch(1))
+    for number in itertools.count(passed):
+        batch = next(batches, None)
+        own = [batch is not None, kind == "train" and model.stop_training]
+        found = everyones(strategy, own) if asks else np.array([own])
+        if found[:, 1].any():
+            model.stop_training = True
+            break
+        agree(name, "as many batches in each worker", found[:, :1])
+        if batch is None:
+            break
         if number == passed:
-            check = (int(data.cardinality()), _fingerprint(batch))
-            _agree(strategy, "data", "the same batches in each worker (shuffled by a seed)", check)
-        if called:
-            called.on_train_batch_begin(number)
-        results = step(_shares(strategy, batch))
-        if called:
-            logs = _floats(results)
-            called.on_train_batch_end(number, logs)
-            if model.stop_training:
-                break
-    return logs or _floats(results)
+            check = everyones(strategy, (count, _fingerprint(batch)))
+            agree(name, "the same batches in each worker (shuffled by a seed)", check)
+        begun(number)
+        results = step(*_shares(model, name, batch))
+        ended(number, _floats(results))
+    return _floats(results)
 
 
 def _floats(results):
     return {name: float(value) for name, value in results.items()}
 
 
-def _shares(strategy, batch):
-    """A batch as the strategy distributes it: to each replica its rows."""
+def _shares(model, name, batch):
+    """A batch as the strategy distributes it, to each replica its rows; and how many rows there are."""
+    strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return batch
-    rows = {len(leaf) for leaf in tf.nest.flatten(batch)}
-    if len(rows) > 1 or any(r % replicas for r in rows):
+        return batch, None
+    counts = {len(leaf) for leaf in tf.nest.flatten(batch)}
+    rows = min(counts)
+    if len(counts) > 1 or rows < replicas:
         raise ValueError(
-            f"data: expected batches of a multiple of {replicas} rows, which the replicas share, got {sorted(rows)} rows"
+            f"{name}: expected batches of one number of rows, at least {replicas}, got {sorted(counts)} rows"
         )
-    share = rows.pop() // replicas
+    if isinstance(model, CarriesStates) and rows % replicas:
+        raise ValueError(
+            f"{name}: expected a multiple of {replicas} streams, which the replicas share, got {rows} rows"
+        )
 
     def of(context):
-        begin = context.replica_id_in_sync_group * share
-        return tf.nest.map_structure(lambda leaf: leaf[begin : begin + share], batch)
+        begin, end = share(rows, replicas, context.replica_id_in_sync_group)
+        return tf.nest.map_structure(lambda leaf: leaf[begin:end], batch)
 
-    return strategy.experimental_distribute_values_from_function(of)
+    return strategy.experimental_distribute_values_from_function(of), rows
 
 
 def _fingerprint(batch):
@@ -280,14 +271,3 @@ def _fingerprint(batch):
         value = leaf.numpy()
         found = zlib.crc32(repr(value.tolist()).encode() if value.dtype == object else value.tobytes(), found)
     return found
-
-
-def _agree(strategy, name, expected, numbers):
-    """An error in every worker unless all of them have the same numbers."""
-    if strategy.num_replicas_in_sync == 1:
-        return
-    own = tf.constant([numbers], tf.int64)
-    everyone = gather(strategy)(strategy.experimental_distribute_values_from_function(lambda context: own)).numpy()
-    others = np.flatnonzero((everyone != everyone[0]).any(axis=1)).tolist()
-    if others:
-        raise ValueError(f"{name}: expected {expected}, got others in replicas {others} than in replica 0")

@@ -128,13 +128,13 @@ class Breaks(keras.callbacks.Callback):
         if batch == 1:
             raise KeyboardInterrupt
 
-def trained(strategy, backup=None, callbacks=(), keras_fit=False, **compiling):
+def trained(strategy, backup=None, callbacks=(), keras_fit=False, rows=4, **compiling):
     keras.utils.set_random_seed(1)
     with strategy.scope():
         parts = [keras_seq.SimpleRNN(5, return_sequences=True), keras.layers.Dense(2)]
         model = TruncatedBPTT(keras.Sequential([keras.Input((None, 3)), *parts]), steps=2)
         model.compile(**{"optimizer": keras.optimizers.Adam(0.01), "loss": "mse", "jit_compile": False, **compiling})
-    data = stream_chunks(x, y, steps=2)
+    data = stream_chunks(x[:rows], y[:rows], steps=2)
     run = model.fit if keras_fit else lambda data, **more: fit_distributed(model, data, **more)
     run(data, epochs=2, verbose=0, callbacks=list(callbacks), backup=backup, backup_every=1)
     return [w.numpy() for w in model.weights]
@@ -160,10 +160,15 @@ with TWO.scope():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile("adam", "mse", jit_compile=False)
 try:
-    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:, 0], y[:, 0])).batch(3))
-    raise SystemExit("three rows")
+    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:3, 0], y[:3, 0])).batch(2))
+    raise SystemExit("one row for two")
 except ValueError as error:
-    assert "data: expected batches of a multiple of 2 rows" in str(error), error
+    assert "data: expected batches of one number of rows, at least 2, got [1] rows" in str(error), error
+try:
+    trained(TWO, rows=3)
+    raise SystemExit("three streams")
+except ValueError as error:
+    assert "data: expected a multiple of 2 streams" in str(error), error
 print("equal")
 """
 

@@ -1,0 +1,112 @@
+"""A model of each kind of loss learns on several replicas what it learns on one: run under MirroredStrategy or by workers.
+
+python replicas.py 2 masks rows      # two devices of this process
+TF_CONFIG=.. python replicas.py 0 masks rows     # a worker of several
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_seq
+from keras_seq.decoding import CTCLoss
+from keras_seq.training import fit_distributed, worker_strategy
+
+RNG = np.random.default_rng(3)
+LENGTHS = np.array([6, 1, 5, 6, 2, 1, 4, 3])  # of the first half many steps are real, of the other few
+X = RNG.normal(size=(8, 6, 3)).astype("float32") * (np.arange(6) < LENGTHS[:, None])[..., None]
+Y = RNG.normal(size=(8, 6, 2)).astype("float32")
+LABELS = np.where(X[..., 0] != 0, RNG.integers(1, 2, (8, 6)), 0)
+WEIGHTS = np.array([4, 0, 1, 1, 0.5, 2, 0.1, 0.1], "float32")[:, None]
+
+
+def memory(masked=True, units=2, **kwargs):
+    inputs = keras.Input((None, 3))
+    x = keras.layers.Masking()(inputs) if masked else inputs
+    x = keras_seq.SimpleRNN(4, return_sequences=True, **kwargs)(x)
+    return inputs, keras.layers.Dense(units, name="scores")(x)
+
+
+def by_name(*, loss="mse", data=(X, Y), batch=4, model=memory, **compiling):
+    return lambda: (keras.Model(*model()), loss, tf.data.Dataset.from_tensor_slices(data).batch(batch), compiling)
+
+
+def two_outputs():
+    inputs, scores = memory()
+    return inputs, {"scores": scores, "last": keras.layers.Dense(1, name="last")(scores[:, -1])}
+
+
+TARGETS = {"scores": Y, "last": Y[:, 0, :1]}
+CASES = {
+    "masks": by_name(metrics=["mae"], weighted_metrics=["mse"]),
+    "a share without a step": by_name(data=(X * (np.arange(8) < 2)[:, None, None], Y)),
+    "weights": by_name(data=(X, Y, WEIGHTS), weighted_metrics=["mae"]),
+    "by weights": by_name(loss=lambda: keras.losses.MeanSquaredError("mean_with_sample_weight"), data=(X, Y, WEIGHTS)),
+    "sums": by_name(loss=lambda: keras.losses.MeanSquaredError("sum"), batch=3),
+    "rows": by_name(batch=5, model=lambda: memory(False), metrics=["mae"]),
+    "rows and masks": by_name(batch=3, metrics=["mae"]),
+    "ignored labels": by_name(
+        loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0),
+        data=(X, LABELS),
+        model=lambda: memory(False),
+    ),
+    "ctc": by_name(loss=CTCLoss, data=(X, LABELS[:, :1]), batch=3, model=lambda: memory(units=3)),
+    "added": by_name(
+        batch=3,
+        model=lambda: memory(False, recurrent_regularizer="l2", activity_regularizer=keras.regularizers.L2(0.1)),
+    ),
+    "two outputs": by_name(
+        loss=lambda: {"scores": "mse", "last": "mae"},
+        data=(X, TARGETS, {"scores": WEIGHTS, "last": WEIGHTS[:, 0]}),
+        batch=3,
+        model=two_outputs,
+        loss_weights={"scores": 2.0, "last": 0.5},
+    ),
+    "eager": by_name(batch=3, run_eagerly=True),
+    # of one row: the step is left out by all, and the scale of the loss halved
+    "infinite gradients": by_name(
+        data=(X, np.where(np.arange(8)[:, None, None] == 3, np.float32(1000), Y)),
+        model=lambda: memory(False),
+        optimizer=lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1e37),
+    ),
+}
+
+
+def trained(case, strategy):
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        model, loss, data, compiling = CASES[case]()
+        made = {name: value() if callable(value) else value for name, value in compiling.items()}
+        settings = {"optimizer": keras.optimizers.SGD(0.1), "loss": loss() if callable(loss) else loss, **made}
+        model.compile(jit_compile=False, **settings)
+    history = fit_distributed(model, data, 2, validation_data=data, verbose=0).history
+    return history, [w.numpy() for w in (*model.weights, *model.optimizer.variables)]
+
+
+def differences(case, strategy):
+    """The largest, relative to 1 or more, of what is shown and of the weights, between the replicas and one."""
+    shown, weights = trained(case, strategy)
+    expected, of_one = trained(case, tf.distribute.get_strategy())
+    assert set(shown) == set(expected)
+    return (
+        max(apart(shown[name], expected[name]) for name in expected),
+        max(apart(a, b) for a, b in zip(weights, of_one, strict=True)),
+    )
+
+
+def apart(a, b):
+    return float(np.max(np.abs(np.subtract(a, b)) / np.maximum(1, np.abs(b))))
+
+
+if __name__ == "__main__":
+    devices, *cases = sys.argv[1:]
+    if int(devices):
+        parts = [tf.config.LogicalDeviceConfiguration()] * int(devices)
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(int(devices))])
+    else:
+        strategy = worker_strategy(60)
+    for case in cases or CASES:
+        print(case, *differences(case, strategy), sep="\t", flush=True)
