@@ -64,6 +64,25 @@ def test_a_loss_is_reported():
     assert float(model.get_metrics_result()["loss"]) == 4.0
 
 
+def test_losses_are_changed_and_changed_back():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_regularizer="l2")])
+    model.compile("sgd", "mse")
+    x = tf.ones((4, 2))
+    before = model.test_on_batch(x, x[:, :1])
+    with _keras.changed_losses(model, lambda loss: lambda *given: 10.0, lambda added: added * 0 + 5.0):
+        assert float(model.compute_loss(x, x[:, :1], model(x))) == 15.0
+    np.testing.assert_allclose(model.compute_loss(x, x[:, :1], model(x)), before, rtol=1e-6)
+
+
+def test_a_loss_sums_other_terms_under_the_same_mask():
+    loss = keras.losses.MeanSquaredError(dtype="float16")
+    y = tf.ones((3000, 2, 1))
+    _keras.carry_mask(y, tf.constant([[True, False]] * 2999 + [[False, False]]))
+    assert float(_keras.summing(loss, lambda y, p: tf.ones((3000, 2)))(y, y)) == 2999
+    assert loss.reduction == "sum_over_batch_size"
+    assert float(loss(y, y)) == 0
+
+
 def test_a_functional_model_is_run_anew():
     x = keras.Input((3,))
     model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Dense(4)(x)))

@@ -34,24 +34,31 @@ def fit_distributed(
 ) -> keras.callbacks.History:
     """Trains a compiled Keras model under the `tf.distribute` strategy in whose scope it was made, on all workers alike.
 
-        g = 1/n (g_1 + .. + g_n),   g_i the gradient of replica i on the rows [i b/n, (i+1) b/n) of a batch of b rows
+        loss = (S_1 + .. + S_n) / N,   S_i the sum of the loss's terms over the rows [i b/n, (i+1) b/n) of a batch of b rows
 
-    With a loss that is a mean over rows this is the gradient of the whole batch: n replicas learn what one learns of the
-    same batches. (Where a loss is a mean over what a mask leaves, it is the mean of the n means.) Keras 3.15's `fit` does
-    not run under `MultiWorkerMirroredStrategy`: it makes tensors of values that are distributed. This is its loop, on the
-    model's own `train_step` and `test_step`, metrics and callbacks, for that strategy, `MirroredStrategy` and none.
+    N is the number of terms in the whole batch: of those that masks leave, or the sum of their weights, where the loss divides
+    by it. So n replicas learn what one learns of the same batches, under masks and sample weights, and of a smaller last batch
+    that they share unequally. What layers add to the loss counts by rows. A layer that looks at all rows, as
+    `BatchNormalization` does, sees those of its replica, and dropout draws in each. A model that does not take its loss by
+    `compute_loss` of Keras, in a `train_step` or `compute_loss` of its own, averages what the replicas have.
 
-    Every worker calls it with the same arguments and reads all the data; each replica takes its rows of each batch. Batches
-    of streams (`stream_chunks`, `LanguageModel.streams`) keep each stream in one replica, which carries its states.
+    Keras 3.15's `fit` does not run under `MultiWorkerMirroredStrategy`: it makes tensors of values that are distributed. This
+    is its loop, on the model's own `train_step` and `test_step`, metrics and callbacks, for that strategy, `MirroredStrategy`
+    and none. Every worker calls it with the same arguments and reads all the data; each replica takes its rows of each batch.
+    Batches of streams (`stream_chunks`, `LanguageModel.streams`) keep each stream in one replica, which carries its states.
+
+    An error in one worker is an error in all: `AbortedError` names the worker and its error. Then all are to be started anew.
 
     Args:
         model: compiled, with `jit_compile=False` where there are several replicas, as XLA compiles for one device alone.
-        data: a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)` of rows that the replicas share equally, the
-            same in each worker and each epoch; or a function of the epoch (0, 1, ..) that gives one, for data shuffled anew.
+        data: a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)` of at least as many rows as there are replicas,
+            of streams a multiple of that, the same in each worker and each epoch; or a function of the epoch (0, 1, ..) that
+            gives one, for data shuffled anew.
         epochs: positive integer, at which epoch the training ends.
         validation_data: a `tf.data.Dataset` of such batches, scored after each epoch.
-        callbacks: Keras's, called in every worker. The logs are of all workers, so that all decide alike. Those that write
-            files belong to the chief alone.
+        callbacks: Keras's, called in every worker, those of Keras that write files (`CSVLogger`, `ModelCheckpoint`,
+            `TensorBoard`) in the chief alone. The logs are of all workers, so that all decide alike; where one ends the
+            training for a reason of its own, all end after the same batch.
         verbose: as in Keras; "auto" is 1 in the chief and 0 in the others.
         backup: folder that all workers see, for weights, optimizer, random numbers, carried states and the place in the data;
             None for none. When a worker dies all are to be started anew with the same arguments: they go on from the last
@@ -63,8 +70,9 @@ def fit_distributed(
         The `keras.callbacks.History`, the same in all workers.
 
     Raises:
-        TypeError, ValueError: a model that is not compiled, or with XLA on several replicas; data of another kind; rows that
-            the replicas cannot share; workers whose data or backups differ; a backup of another model.
+        TypeError, ValueError: a model that is not compiled, or with XLA on several replicas, or with `steps_per_execution`; a
+            loss that gives one number for all rows where several replicas are to have parts of it; data of another kind; rows
+            that the replicas cannot share; workers whose data or backups differ; a backup of another model.
 
     Example:
 
@@ -131,7 +139,7 @@ def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backu
     train, test = _over_replicas(model, model.train_step), _over_replicas(model, model.test_step)
     model.stop_training = False
     called.on_train_begin()
-    logs: dict[str, float] = {}
+    logs = {}
     for epoch in range(begin[0], epochs):
         called.on_epoch_begin(epoch)
         passed = begin[1] if epoch == begin[0] else 0

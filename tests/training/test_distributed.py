@@ -1,5 +1,6 @@
 """Training on several replicas and machines: two learn what one learns, a killed run goes on, an absent worker is named."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import types
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.training import fit_distributed, worker_strategy
+from keras_seq.training import fit_distributed, watch, worker_strategy
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -101,16 +102,108 @@ def test_what_is_wrong_is_refused():
             call()
 
 
+def cluster(count):
+    """Free addresses, and a function that gives TF_CONFIG for one of them."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+
+    def config(index):
+        return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+    return addresses, config
+
+
 def test_an_absent_worker_is_named(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        ports = [s.getsockname()[1] for s in (one, two)]
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        addresses = [f"127.0.0.1:{port}" for port in (ports[0], there.getsockname()[1], ports[1])]
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
-        monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    addresses, config = cluster(3)
+    monkeypatch.setenv("TF_CONFIG", config(0))
+    with socket.create_server(watch.host_and_port(addresses[1])):
         wanted = f"TF_CONFIG: expected all workers within 0.3 seconds, did not find worker 2 at {addresses[2]}"
         with pytest.raises(TimeoutError, match=f"^{wanted}$"):
             worker_strategy(timeout=0.3)
+    monkeypatch.setenv("TF_CONFIG", config(3))
+    with pytest.raises(ValueError, match=r"TF_CONFIG: expected a task that is one of worker 0, .*, got worker 3"):
+        worker_strategy(timeout=0.3)
+
+
+def test_a_process_that_waits_for_a_dead_worker_is_killed_with_its_name():
+    addresses, _ = cluster(2)
+    with (
+        socket.create_server(watch.host_and_port(addresses[0])),
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as waits,
+    ):
+        others = json.dumps({f"worker {i}": address for i, address in enumerate(addresses)})
+        command = [sys.executable, "-I", watch.__file__, str(waits.pid), "0.1", others]
+        assert subprocess.run([*command[:-2], "60", others], input="", timeout=60, text=True).returncode == 0
+        assert waits.poll() is None
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as watcher:
+            assert waits.wait(timeout=60) == -signal.SIGKILL
+            said = watcher.stderr.read()
+    assert f"within 0.1 seconds of having met, did not find worker 1 at {addresses[1]}; this process" in said
+
+
+MEETS_AND_ENDS = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", int(sys.argv[2])), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    time.sleep(0.5)  # until the other has found this one
+sys.exit(3)
+"""
+
+
+@pytest.mark.deep
+def test_a_worker_that_dies_before_tensorflow_has_started_is_named_and_the_others_end():
+    addresses, config = cluster(2)
+    ports = [address.split(":")[1] for address in addresses]
+    waits = "from keras_seq.training import worker_strategy; worker_strategy(4)"
+    with (
+        subprocess.Popen([sys.executable, "-c", MEETS_AND_ENDS, ports[1], ports[0]]),
+        subprocess.Popen(
+            [sys.executable, "-c", waits], env={**RUN, "TF_CONFIG": config(0)}, stderr=subprocess.PIPE, text=True
+        ) as waiting,
+    ):
+        try:
+            said = waiting.communicate(timeout=120)[1]
+        finally:
+            waiting.kill()
+    assert waiting.returncode == -signal.SIGKILL
+    assert f"within 4 seconds of having met, did not find worker 1 at {addresses[1]}" in said
+
+
+@pytest.mark.deep
+def test_the_supervisor_ends_those_that_wait_and_starts_all_again(monkeypatch, capfd, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = importlib.import_module("distributed")
+    waits = "from keras_seq.training import worker_strategy; worker_strategy(200)"
+    started = []
+
+    class Started(subprocess.Popen):
+        """The first two: one waits in TensorFlow, as the other dies after they have met."""
+
+        def __init__(self, given, env):
+            task = json.loads(env["TF_CONFIG"])
+            number, ports = task["task"]["index"], [a.split(":")[1] for a in task["cluster"]["worker"]]
+            ends = [sys.executable, "-c", MEETS_AND_ENDS, ports[1], ports[0]]
+            first = [[sys.executable, "-c", waits], ends][number]
+            super().__init__(first if len(started) < 2 else [sys.executable, "-c", "pass"], env={**RUN, **env})
+            started.append(self)
+
+    monkeypatch.setattr(example, "subprocess", types.SimpleNamespace(Popen=Started))
+    monkeypatch.setattr(example, "command", lambda *_: None)
+    try:
+        assert example.run(None, 2, tmp_path) == 1
+    finally:
+        for process in started:
+            process.kill()
+    assert "worker 1 ended with 3; all start again from the backup" in capfd.readouterr().out
+    assert [process.returncode for process in started] == [-signal.SIGKILL, 3, 0, 0]
 
 
 MIRRORED = """
@@ -201,54 +294,108 @@ def test_two_workers_one_of_which_is_killed_learn_what_one_process_learns():
 
 
 WORKERS = """
-import sys
+import json, sys, time
 import numpy as np, tensorflow as tf, keras, keras_seq
+import replicas
 from keras_seq.models import LanguageModel, Vocabulary
 from keras_seq.training import fit_distributed, worker_strategy
+
+folder, *cases = sys.argv[1:]
 strategy = worker_strategy(60)
+number = strategy.cluster_resolver.task_id or 0
+alone = strategy.num_replicas_in_sync == 1
+said = {}
+
+def refused(*args, **kwargs):
+    try:
+        fit_distributed(*args, verbose=0, **kwargs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
 keras.utils.set_random_seed(1)
 text = "to be or not to be, that is the question." * 2
 with strategy.scope():
     memory = keras_seq.GRU(6, return_sequences=True)
     model = LanguageModel(Vocabulary.of([text], split="characters"), memory, embedding_size=5)
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
-loss = fit_distributed(model, model.streams(text[:80], 4, 10), 2, verbose=0).history["loss"]
-try:
-    number = strategy.cluster_resolver.task_id or 0
-    other = tf.data.Dataset.from_tensors((np.full((4, 3), 4 + number, "int32"), np.full((4, 3), 4, "int32")))
-    fit_distributed(model, other, verbose=0)
-except ValueError as error:
-    print(error)
-print(loss)
+said["losses"] = fit_distributed(model, model.streams(text[:80], 4, 10), 2, verbose=0).history["loss"]
+if alone:
+    print(json.dumps(said))
+    sys.exit()
+
+other = tf.data.Dataset.from_tensors((np.full((4, 3), 4 + number, "int32"), np.full((4, 3), 4, "int32")))
+said["other data"] = refused(model, other)
+said["apart"] = [replicas.differences(case, strategy) for case in cases]
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse", jit_compile=False)
+x, y = replicas.X[:, 0], replicas.Y[:, 0]
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+
+class Stops(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen = [*getattr(self, "seen", []), batch]
+        if number == 1 and len(self.seen) == 3:
+            self.model.stop_training = True
+
+# one worker decides alone, by its clock say; both have the same files to write
+stops = Stops()
+writes = [keras.callbacks.CSVLogger(folder + "/log.csv"), keras.callbacks.ModelCheckpoint(folder + "/{epoch}.keras")]
+said["lengths"] = len(fit_distributed(model, data, 5, verbose=0, callbacks=[stops, *writes]).history["loss"]), stops.seen
+late = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", number == 1))
+said["epochs"] = len(fit_distributed(model, data, 5, verbose=0, callbacks=[late]).history["loss"])
+
+def some():
+    for _ in range(2 + number):
+        yield x[:4], y[:4]
+
+spec = tuple(tf.TensorSpec(a[:4].shape, a.dtype) for a in (x, y))
+said["as many"] = refused(model, tf.data.Dataset.from_generator(some, output_signature=spec))
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if number == 1 and batch == 1:
+            raise RuntimeError("no space left")
+
+begun = time.monotonic()
+said["failed"] = refused(model, data, callbacks=[Fails()])
+print(json.dumps(said), flush=True)
+sys.stdin.read()  # lives on until the other has heard of it
 """
 
 
 @pytest.mark.deep
-def test_a_language_model_learns_on_two_workers_what_it_learns_on_one():
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in (one, two)]
-    time.sleep(0.1)
+def test_two_workers_learn_what_one_learns_and_end_together(tmp_path):
+    _, config = cluster(2)
+    path = {**RUN, "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), RUN["PYTHONPATH"]])}
+    command = [sys.executable, "-c", WORKERS, str(tmp_path), "masks", "rows and masks", "infinite gradients"]
 
     def start(index):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = RUN if index is None else {**RUN, "TF_CONFIG": json.dumps(task)}
-        return subprocess.Popen(
-            [sys.executable, "-c", WORKERS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        environment = path if index is None else {**path, "TF_CONFIG": config(index)}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     running = [start(0), start(1), start(None)]
     try:
-        said = [process.communicate(timeout=300) for process in running]
+        said = [process.stdout.readline() for process in running]
+        told = [process.communicate(timeout=60)[1] for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0, 0], said
-    lines = [out.splitlines() for out, _ in said]
-    losses = [json.loads(of[-1]) for of in lines]
-    np.testing.assert_allclose(losses[0], losses[2], atol=1e-5)
-    assert losses[0] == losses[1]
-    for of in lines[:2]:
-        assert "data: expected the same batches in each worker" in of[0]
+    assert all(said), told
+    first, second, one = map(json.loads, said)
+    np.testing.assert_allclose(first["losses"], one["losses"], atol=1e-5)
+    assert np.max(first["apart"]) < 1e-5
+    assert first["lengths"] == second["lengths"] == [2, [0, 1, 0]]
+    assert first["epochs"] == 1
+    for worker in (first, second):
+        assert "CommonError: data: expected the same batches in each worker" in worker["other data"]
+        assert "CommonError: data: expected as many batches in each worker" in worker["as many"]
+        assert {**worker, "failed": None} == {**first, "failed": None}
+    assert second["failed"] == "RuntimeError: no space left"
+    assert "worker 1 ended with RuntimeError: no space left" in first["failed"]
+    assert (tmp_path / "log.csv").read_text().count("\n") == 3
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["1.keras", "2.keras"]
 
 
 JAX = """
