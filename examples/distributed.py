@@ -22,6 +22,7 @@ import tempfile
 import time
 
 BATCH, STEPS, FEATURES = 16, 20, 4
+SIZES = (1, 10_000, 100_000, 300_000, 1_000_000)
 
 
 def arguments():
@@ -34,7 +35,9 @@ def arguments():
     parser.add_argument("--costs", action="store_true", help="measure and plan what distribution costs")
     parser.add_argument("--output", type=pathlib.Path, help="folder for losses and backups, which all workers see")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the other workers")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # the process beside the workers
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # the name of a process that trains alone
+    parser.add_argument("--rows", type=int, default=BATCH, help=argparse.SUPPRESS)
+    parser.add_argument("--sums", action="store_true", help=argparse.SUPPRESS)  # time sums over the workers instead
     parser.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.workers < 1 or BATCH % chosen.workers:
@@ -59,7 +62,9 @@ def train(chosen):
 
     strategy = tf.distribute.get_strategy() if chosen.one else worker_strategy(timeout=chosen.timeout)
     number = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
-    own = chosen.output / ("one" if chosen.one else f"worker{number}")
+    own = chosen.output / (chosen.one or f"worker{number}")
+    if chosen.sums:
+        return own.with_suffix(".json").write_text(json.dumps(timed_sums(strategy)))
 
     class Journal(keras.callbacks.Callback):
         """Writes the loss and the end of each step, and ends the process where it is told to."""
@@ -77,14 +82,14 @@ def train(chosen):
                 os.kill(os.getpid(), 9)
 
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(BATCH * chosen.batches, STEPS, FEATURES)).astype("float32")
+    x = rng.normal(size=(chosen.rows * chosen.batches, STEPS, FEATURES)).astype("float32")
     y = np.zeros((*x.shape[:2], 1), "float32")
     for t in range(STEPS):
         y[:, t] = (0.8 * y[:, t - 1] if t else 0) + x[:, t].sum(-1, keepdims=True) / 4
 
     def of_epoch(epoch):  # shuffled by a seed, so that every worker and every run sees the same
         order = np.random.default_rng(epoch).permutation(len(x))
-        return tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(BATCH)
+        return tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(chosen.rows)
 
     keras.utils.set_random_seed(1)
     with strategy.scope():
@@ -93,9 +98,36 @@ def train(chosen):
         model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
     backup = None if chosen.one else chosen.output / "backup"
     fit_distributed(
-        model, of_epoch, chosen.epochs, callbacks=[Journal()], backup=backup, backup_every=2, verbose=2 * chosen.one
+        model,
+        of_epoch,
+        chosen.epochs,
+        callbacks=[Journal()],
+        backup=backup,
+        backup_every=2,
+        verbose=2 * (chosen.one == "one"),
     )
     own.with_suffix(".json").write_text(json.dumps({"weights": model.count_params()}))
+
+
+def timed_sums(strategy, repeats=30):
+    """The least seconds of a sum over the workers, of so many float32 numbers."""
+    import tensorflow as tf
+
+    def total(size):
+        return tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.fill([size], tf.random.uniform([]))
+        )
+
+    summed, found = tf.function(lambda size: strategy.run(total, args=(size,)), autograph=False), {}
+    for size in SIZES:
+        summed(size)
+        times = []
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            summed(size).numpy()
+            times.append(time.perf_counter() - begun)
+        found[size] = min(times)
+    return found
 
 
 # -- all workers of this machine ---------------------------------------------------------------------------------------
@@ -121,7 +153,7 @@ def command(chosen, folder, *more):
     return [sys.executable, __file__, *map(str, (*sizes, "--timeout", chosen.timeout, "--output", folder, *more))]
 
 
-def run(chosen, count, folder, die_at=0, restarts=3):
+def run(chosen, count, folder, die_at=0, restarts=3, more=()):
     """Start `count` workers; when one dies, stop the others and start all again. Return how often that was."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for restart in range(restarts + 1):
@@ -129,8 +161,8 @@ def run(chosen, count, folder, die_at=0, restarts=3):
         for i in range(count):
             cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
             environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
-            more = ("--die-at", die_at) if die_at and restart == 0 and i == count - 1 else ()
-            workers.append(subprocess.Popen(command(chosen, folder, *more), env=environment))
+            dies = ("--die-at", die_at) if die_at and restart == 0 and i == count - 1 else ()
+            workers.append(subprocess.Popen(command(chosen, folder, *more, *dies), env=environment))
         codes = [None]
         while None in codes and not any(codes):
             time.sleep(0.1)
@@ -155,7 +187,7 @@ def compare(chosen, folder):
     """The losses of the workers beside those of one process on the same batches."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_CONFIG", None)
-    subprocess.run(command(chosen, folder, "--one"), env=environment, check=True)
+    subprocess.run(command(chosen, folder, "--one", "one"), env=environment, check=True)
     # a step without a backup, which is after each second one
     die_at = chosen.batches + (chosen.batches // 2 | 1) if chosen.kill else 0
     restarts = run(chosen, chosen.workers, folder, min(die_at, chosen.epochs * chosen.batches))
@@ -178,26 +210,79 @@ def bytes_sent(weights, workers):
     return weights * 4 * 2 * (workers - 1) / workers
 
 
+def line(points):
+    """The least squares line through (x, y): where it begins, and its slope."""
+    n, (sx, sy) = len(points), map(sum, zip(*points, strict=True))
+    slope = sum((x - sx / n) * y for x, y in points) / sum((x - sx / n) ** 2 for x, _ in points)
+    return (sy - slope * sx) / n, slope
+
+
+def quarter(path):
+    """Seconds between steps, of which a quarter took less: a backup comes after each second one."""
+    ends = [end for _, end, _ in journal(path).values()]
+    between = sorted(b - a for a, b in itertools.pairwise(ends))
+    return between[len(between) // 4]
+
+
+def sums(chosen, count, folder):
+    """Print seconds of sums over so many workers, and return a function that gives them for other sizes."""
+    run(chosen, count, folder, restarts=0, more=("--sums",))
+    found = json.loads((folder / "worker0.json").read_text())
+    points = [(int(size), seconds) for size, seconds in found.items()]
+    first, slope = line(points)
+    for size, seconds in points:
+        print(f"{count:7}   {size:14,}   {1e3 * seconds:8.2f}   {1e3 * (first + slope * size):12.2f}")
+    rate = bytes_sent(1, count) / slope
+    print(f"        by the line {1e3 * first / 2 / (count - 1):.2f} ms a message, {rate / 1e6:,.0f} MB/s")
+    return lambda size: first + slope * size
+
+
 def costs(chosen, folder):
-    """Measure a step on 1, 2 and 4 workers, and plan it for more."""
-    cores, seconds, weights = len(os.sched_getaffinity(0)), {}, 0
-    print("workers   bytes sent per worker and step   by the formula   ms per step")
-    for count in (1, 2, 4):
-        here = folder / str(count)
-        here.mkdir()
-        run(chosen, count, here, restarts=0)
-        _, ends, counted = zip(*journal(here / "worker0.csv").values(), strict=True)
-        between = sorted(b - a for a, b in itertools.pairwise(ends))
-        seconds[count] = between[len(between) // 4]
-        weights = json.loads((here / "worker0.json").read_text())["weights"]
+    """Measure sums and steps on 1, 2 and 4 workers beside the formulas, and plan them for more."""
+    counts, planned, compute = (1, 2, 4), {1: lambda size: 0.0}, {}
+    print(f"{len(os.sched_getaffinity(0))} cores for all workers")
+    print("workers   float32 summed         ms   ms by a line")
+    for count in counts:
+        for name in ("steps", "apart", "sums"):
+            (folder / name / str(count)).mkdir(parents=True)
+        if count > 1:
+            planned[count] = sums(chosen, count, folder / "sums" / str(count))
+    print("workers   bytes sent per worker and step   by the formula   ms to compute   to sum   together   measured")
+    for count in counts:
+        compute[count] = computed(chosen, count, folder / "apart" / str(count))
+        steps = folder / "steps" / str(count)
+        run(chosen, count, steps, restarts=0)
+        counted = [sent for *_, sent in journal(steps / "worker0.csv").values()]
+        weights = json.loads((steps / "worker0.json").read_text())["weights"]
         sent = (counted[-1] - counted[0]) / count / (len(counted) - 1)
-        print(f"{count:7}   {sent:30,.0f}   {bytes_sent(weights, count):14,.0f}   {1e3 * seconds[count]:11.1f}")
-    compute, latency = seconds[1], max(0.0, seconds[2] - seconds[1]) / 2
-    print(f"{weights:,} weights, {cores} cores for all workers; a message of a ring takes {1e3 * latency:.2f} ms here")
-    print("On machines of their own, a batch of 16 rows in each, 1.25e9 bytes/s (10 Gbit/s) and 0.1 ms a message:")
+        send = planned[count](weights) + 2 * planned[count](1)  # the gradients, and two numbers of the mean loss
+        times = (compute[count], send, compute[count] + send, quarter(steps / "worker0.csv"))
+        print(
+            f"{count:7}   {sent:30,.0f}   {bytes_sent(weights, count):14,.0f}   {1e3 * times[0]:13.1f}   {1e3 * times[1]:6.1f}"
+            f"   {1e3 * times[2]:8.1f}   {1e3 * times[3]:8.1f}"
+        )
+    plan(weights, compute[1])
+
+
+def computed(chosen, count, folder):
+    """Seconds of a step on the share of a worker, in as many processes at a time that have nothing to do with one another."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    commands = [command(chosen, folder, "--one", i, "--rows", BATCH // count) for i in range(count)]
+    processes = [subprocess.Popen(each, env=environment) for each in commands]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        raise SystemExit("a process that computed alone ended with an error")
+    return sum(quarter(folder / f"{i}.csv") for i in range(count)) / count
+
+
+def plan(weights, compute):
+    """Print what a step takes on machines of their own, by assumed speeds of the network."""
+    print(
+        f"{weights:,} weights; {BATCH} rows in each machine, 1.25e9 bytes/s (10 Gbit/s) and 0.1 ms a message assumed:"
+    )
     print("workers   MB sent per worker and step   ms to compute   ms to send   rows per second, of ideal")
     for count in (1, 2, 4, 8, 16, 32, 64):
-        send = bytes_sent(weights, count) / 1.25e9 + 2 * (count - 1) * 1e-4
+        send = bytes_sent(weights, count) / 1.25e9 + 3 * 2 * (count - 1) * 1e-4
         share = compute / (compute + send)
         print(
             f"{count:7}   {bytes_sent(weights, count) / 1e6:27.3f}   {1e3 * compute:13.2f}   {1e3 * send:10.2f}   {share:25.0%}"

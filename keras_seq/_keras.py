@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -66,9 +65,12 @@ def changed_losses(
 
 
 def summing(loss: keras.Loss, call: Callable[[Any, Any], Any]) -> keras.Loss:
-    """A loss that sums in float32 what `call(y_true, y_pred)` gives, with the masks and weights that another loss applies."""
-    made = copy.copy(loss)
-    made.call, made.reduction, made._dtype = call, "sum", "float32"
+    """A loss that sums in float32 what `call(y_true, y_pred)` gives, with the masks and weights that another loss applies.
+
+    `copy.copy` would save and load the loss, which of a function that is not registered fails.
+    """
+    made = object.__new__(type(loss))
+    vars(made).update({**vars(loss), "call": call, "reduction": "sum", "_dtype": "float32"})
     return made
 
 

@@ -75,6 +75,13 @@ def test_losses_are_changed_and_changed_back():
 
 
 def test_a_loss_sums_other_terms_under_the_same_mask():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", lambda y, p: (y - p) ** 2)
+    model.test_on_batch(tf.ones((3, 2)), tf.zeros((3, 1)))
+    with _keras.changed_losses(
+        model, lambda one: _keras.summing(one, lambda y, p: tf.ones((3, 1))), lambda added: added
+    ):
+        assert float(model.compute_loss(None, tf.ones((3, 1)), tf.ones((3, 1)))) == 3
     loss = keras.losses.MeanSquaredError(dtype="float16")
     y = tf.ones((3000, 2, 1))
     _keras.carry_mask(y, tf.constant([[True, False]] * 2999 + [[False, False]]))

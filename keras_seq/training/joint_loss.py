@@ -55,11 +55,10 @@ def _joint(loss, rows):
         elif differs or loss.reduction == "mean_with_sample_weight":
             all_terms = context.all_reduce(tf.distribute.ReduceOp.SUM, ops.stop_gradient(number))
             part = ops.cast(ops.divide_no_nan(number, all_terms), value.dtype)
-        elif own * replicas == rows:
-            return value
         else:
             part = own / rows
-        return _scaled(value, replicas * part, rows / own * part)
+        summed = replicas * part * value
+        return summed if own * replicas == rows else _shown_as(rows / own * part * value, summed)
 
     return joint
 
@@ -67,14 +66,12 @@ def _joint(loss, rows):
 def _added(loss, rows):
     """A loss that a layer adds, which Keras has divided by the number of replicas."""
     replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-    own = _own_rows(rows)
-    return loss if own * replicas == rows else _scaled(loss, own * replicas / rows, 1.0)
+    return _shown_as(loss, _own_rows(rows) * replicas / rows * loss)
 
 
-def _scaled(loss, slope, factor):
-    """`factor * loss`, with the gradient of `slope * loss`."""
-    sloping = slope * loss
-    return sloping + ops.stop_gradient(factor * loss - sloping)
+def _shown_as(value, loss):
+    """This value, with the gradient of the loss."""
+    return loss + ops.stop_gradient(value - loss)
 
 
 def _own_rows(rows):

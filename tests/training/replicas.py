@@ -5,6 +5,7 @@ TF_CONFIG=.. python replicas.py 0 masks rows     # a worker of several
 """
 
 import functools
+import os
 import sys
 
 import keras
@@ -31,7 +32,7 @@ def memory(masked=True, units=2, **kwargs):
 
 
 def case(*, loss="mse", data=(X, Y), batch=4, model=memory, validates=False, **compiling):
-    return loss, tf.data.Dataset.from_tensor_slices(data).batch(batch), model, validates, compiling
+    return loss, data, batch, model, validates, compiling
 
 
 def two_outputs():
@@ -42,11 +43,15 @@ def two_outputs():
 TARGETS = {"scores": Y, "last": Y[:, 0, :1]}
 CASES = {
     "masks": case(metrics=["mae"], weighted_metrics=["mse"], validates=True),
-    "weights": case(data=(X, Y, WEIGHTS), weighted_metrics=["mae"]),
-    "by weights": case(loss=lambda: keras.losses.MeanSquaredError("mean_with_sample_weight"), data=(X, Y, WEIGHTS)),
+    "by weights": case(
+        loss=lambda: keras.losses.MeanSquaredError("mean_with_sample_weight"),
+        data=(X, Y, WEIGHTS),
+        model=lambda: memory(False),
+        weighted_metrics=["mae"],
+    ),
     "sums": case(loss=lambda: keras.losses.MeanSquaredError("sum"), batch=3),
     "rows": case(batch=5, model=lambda: memory(False), metrics=["mae"]),
-    "rows and masks": case(batch=3, metrics=["mae"], validates=True),
+    "rows and masks": case(batch=3, metrics=["mae"]),
     "ignored labels": case(
         loss=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0),
         data=(X, LABELS),
@@ -64,7 +69,7 @@ CASES = {
         model=two_outputs,
         loss_weights={"scores": 2.0, "last": 0.5},
     ),
-    "eager": case(batch=3, run_eagerly=True),
+    "eager": case(loss=lambda: lambda y, p: keras.ops.mean(abs(y - p), -1), batch=3, run_eagerly=True),
     # of one row: the step is left out by all, and the scale of the loss halved
     "infinite gradients": case(
         data=(X, np.where(np.arange(8)[:, None, None] == 3, np.float32(1000), Y)),
@@ -76,43 +81,45 @@ CASES = {
 
 def trained(name, strategy):
     keras.utils.set_random_seed(1)
+    loss, data, batch, parts, validates, compiling = CASES[name]
+    data = tf.data.Dataset.from_tensor_slices(data).batch(batch)
     with strategy.scope():
-        loss, data, parts, validates, compiling = CASES[name]
         model = keras.Model(*parts())
-        made = {name: value() if callable(value) else value for name, value in compiling.items()}
+        made = {key: value() if callable(value) else value for key, value in compiling.items()}
         settings = {"optimizer": keras.optimizers.SGD(0.1), "loss": loss() if callable(loss) else loss, **made}
         model.compile(jit_compile=False, **settings)
     history = fit_distributed(model, data, 2, validation_data=data if validates else None, verbose=0).history
     return history, [w.numpy() for w in (*model.weights, *model.optimizer.variables)]
 
 
-def differences(case, strategy):
+def differences(name, strategy):
     """The largest, relative to 1 or more, of what is shown and of the weights, between the replicas and one."""
-    shown, weights = trained(case, strategy)
-    expected, of_one = of_one_process(case)
+    shown, weights = trained(name, strategy)
+    expected, of_one = of_one_process(name)
     assert set(shown) == set(expected)
     return (
-        max(apart(shown[name], expected[name]) for name in expected),
+        max(apart(shown[key], expected[key]) for key in expected),
         max(apart(a, b) for a, b in zip(weights, of_one, strict=True)),
     )
 
 
 @functools.lru_cache
-def of_one_process(case):
-    return trained(case, tf.distribute.get_strategy())
+def of_one_process(name):
+    return trained(name, tf.distribute.get_strategy())
 
 
 def apart(a, b):
     return float(np.max(np.abs(np.subtract(a, b)) / np.maximum(1, np.abs(b))))
 
 
+def two_devices():
+    """A strategy of two devices of this process, in which TensorFlow must not have begun."""
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
 if __name__ == "__main__":
-    devices, *cases = sys.argv[1:]
-    if int(devices):
-        parts = [tf.config.LogicalDeviceConfiguration()] * int(devices)
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-        strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(int(devices))])
-    else:
-        strategy = worker_strategy(60)
-    for case in cases or CASES:
-        print(case, *differences(case, strategy), sep="\t", flush=True)
+    strategy = worker_strategy(60) if "TF_CONFIG" in os.environ else two_devices()
+    for name in sys.argv[1:] or CASES:
+        print(name, *differences(name, strategy), sep="\t", flush=True)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import types
 
 import keras
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 import keras_seq
 from keras_seq.training import fit_distributed, watch, worker_strategy
+from keras_seq.training.workers import agree
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -46,40 +48,87 @@ def test_alone_it_is_the_fit_of_keras():
 
 
 class Breaks(keras.callbacks.Callback):
+    def __init__(self, at=5):
+        super().__init__()
+        self.at, self.seen = at, 0
+
     def on_train_batch_end(self, batch, logs=None):
-        self.seen = getattr(self, "seen", 0) + 1
-        if self.seen == 5:
+        self.seen += 1
+        if self.seen == self.at:
             raise KeyboardInterrupt
 
 
-@pytest.mark.deep
 def test_a_broken_run_goes_on_at_the_batch_where_its_backup_was_made(tmp_path):
     def shuffled(epoch):
         return DATA.unbatch().shuffle(12, seed=epoch).batch(4)
 
-    whole, seen = made(), []
-    fit_distributed(whole, shuffled, 3, verbose=0)
-    folder = tmp_path / "backup"
-    with pytest.raises(KeyboardInterrupt):
-        fit_distributed(made(), shuffled, 3, callbacks=[Breaks()], verbose=0, backup=folder, backup_every=1)
+    def small(units=2):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((None, 3)), keras.layers.Dropout(0.2), keras.layers.Dense(units)])
+        model.compile("adam", "mse", run_eagerly=True, jit_compile=False)
+        return model
+
+    def fit(model, **more):
+        return fit_distributed(model, shuffled, 3, verbose=0, **more)
+
+    def passed(model):
+        seen = []
+        note = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
+        fit(model, callbacks=[note], backup=folder, backup_every=2)
+        return seen
+
+    whole, folder = small(), tmp_path / "backup"
+    fit(whole)
+    with pytest.raises(KeyboardInterrupt):  # in the second batch of the second epoch
+        fit(small(), callbacks=[Breaks()], backup=folder, backup_every=2)
     assert folder.exists()
-    other = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(2)])
-    other.compile("adam", "mse", jit_compile=False)
     with pytest.raises(ValueError, match="backup: expected one of this model, got another in"):
-        fit_distributed(other, shuffled, 3, verbose=0, backup=folder)
-    rest = made()
-    note = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
-    fit_distributed(rest, shuffled, 3, callbacks=[note], verbose=0, backup=folder, backup_every=1)
-    assert seen == [1, 2, 0, 1, 2]
+        fit(small(units=1), backup=folder)
+    rest = small()
+    assert passed(rest) == [0, 1, 2, 0, 1, 2]
     assert not folder.exists()
     for a, b in zip(whole.weights, rest.weights, strict=True):
         np.testing.assert_array_equal(b, a)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), callbacks=[Breaks(6)], backup=folder, backup_every=2)
+    assert passed(small()) == [2, 0, 1, 2]  # every second batch, one of which was the second
 
 
 def test_a_callback_can_stop_it():
     model = made()
     stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))
     assert len(fit_distributed(model, DATA, 5, callbacks=[stop], verbose=0).history["loss"]) == 2
+    seen = []
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: setattr(model, "stop_training", batch == 1),
+        on_train_batch_end=lambda batch, logs: seen.append(batch),
+        on_epoch_end=lambda epoch, logs: seen.append(sorted(logs)),
+    )
+    fit_distributed(model, DATA, 5, callbacks=[stop], verbose=0, validation_data=DATA)
+    assert seen == [0, 1, ["loss", "val_loss"]]
+
+
+class Hears(keras.callbacks.Callback):
+    """Notes which of its methods are called, and with which metrics."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            return lambda *given, **more: self.heard.append((name, given[0] if name.count("batch") else None))
+        return super().__getattribute__(name)
+
+
+def test_callbacks_hear_of_validation_what_they_hear_in_keras():
+    ours, theirs = Hears(), Hears()
+    fit_distributed(made(run_eagerly=True), DATA, 1, validation_data=DATA, callbacks=[ours], verbose=0)
+    made(run_eagerly=True).fit(DATA, validation_data=DATA, callbacks=[theirs], verbose=0)
+    assert ours.heard == theirs.heard
+
+
+KERAS = keras.callbacks.BackupAndRestore("nowhere")
 
 
 def test_what_is_wrong_is_refused():
@@ -95,11 +144,27 @@ def test_what_is_wrong_is_refused():
         (ValueError, "data: expected an end, got an endless", lambda: fit_distributed(made(), DATA.repeat())),
         (TypeError, "validation_data: expected a tf", lambda: fit_distributed(made(), DATA, validation_data=(X, Y))),
         (ValueError, "epochs: expected a positive integer", lambda: fit_distributed(made(), DATA, 0)),
+        (
+            ValueError,
+            "steps_per_execution: expected 1, got 2",
+            lambda: fit_distributed(made(steps_per_execution=2), DATA),
+        ),
+        (
+            ValueError,
+            "callbacks: expected backup= in the place",
+            lambda: fit_distributed(made(), DATA, callbacks=[KERAS]),
+        ),
         (TypeError, "timeout: expected positive seconds", lambda: worker_strategy("soon")),
         (ValueError, "timeout: expected positive seconds", lambda: worker_strategy(0)),
     ):
         with pytest.raises(error, match=re.escape(message)):
             call()
+
+
+def test_who_is_of_another_opinion_is_named():
+    agree("data", "the same", np.array([[1, 2], [1, 2]]))
+    with pytest.raises(ValueError, match=r"data: expected the same, got others in replicas \[1, 3\] than in replica 0"):
+        agree("data", "the same", np.array([[1, 2], [1, 3], [1, 2], [0, 2]]))
 
 
 def cluster(count):
@@ -236,6 +301,9 @@ def same(a, b):
     for v, w in zip(a, b, strict=True):
         np.testing.assert_allclose(v, w, atol=2e-6)
 
+def of_all_rows(y, p):
+    return keras.ops.mean((y - p) ** 2)
+
 one, two = trained(tf.distribute.get_strategy()), trained(TWO)
 same(one, two)
 try:
@@ -253,7 +321,7 @@ with TWO.scope():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile("adam", "mse", jit_compile=False)
 try:
-    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:3, 0], y[:3, 0])).batch(2))
+    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:3, 0], y[:3, 0])).batch(2), verbose=0)
     raise SystemExit("one row for two")
 except ValueError as error:
     assert "data: expected batches of one number of rows, at least 2, got [1] rows" in str(error), error
@@ -262,6 +330,14 @@ try:
     raise SystemExit("three streams")
 except ValueError as error:
     assert "data: expected a multiple of 2 streams" in str(error), error
+with TWO.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", of_all_rows, jit_compile=False)
+try:
+    fit_distributed(model, tf.data.Dataset.from_tensor_slices((x[:, 0], y[:, 0])).batch(2), verbose=0)
+    raise SystemExit("one loss for all rows")
+except ValueError as error:
+    assert "loss: expected one whose `call` gives the loss of each row or step" in str(error), error
 print("equal")
 """
 
@@ -294,7 +370,7 @@ def test_two_workers_one_of_which_is_killed_learn_what_one_process_learns():
 
 
 WORKERS = """
-import json, sys, time
+import json, sys
 import numpy as np, tensorflow as tf, keras, keras_seq
 import replicas
 from keras_seq.models import LanguageModel, Vocabulary
@@ -357,7 +433,6 @@ class Fails(keras.callbacks.Callback):
         if number == 1 and batch == 1:
             raise RuntimeError("no space left")
 
-begun = time.monotonic()
 said["failed"] = refused(model, data, callbacks=[Fails()])
 print(json.dumps(said), flush=True)
 sys.stdin.read()  # lives on until the other has heard of it
@@ -376,10 +451,13 @@ def test_two_workers_learn_what_one_learns_and_end_together(tmp_path):
         return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     running = [start(0), start(1), start(None)]
+    hang = threading.Timer(400, lambda: [process.kill() for process in running])
+    hang.start()
     try:
         said = [process.stdout.readline() for process in running]
         told = [process.communicate(timeout=60)[1] for process in running]
     finally:
+        hang.cancel()
         for process in running:
             process.kill()
     assert all(said), told
