@@ -116,9 +116,17 @@ def positive_number(name: str, value: Any) -> float:
 
 
 def float64_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a float64 array, finite or not; a TypeError that names the argument unless it is of numbers."""
+    """`value` as a float64 array, finite or not; a TypeError that names the argument unless it is of real numbers."""
+    arrays = value if isinstance(value, (list, tuple)) and all(hasattr(v, "shape") for v in value) else []
+    if len({tuple(v.shape) for v in arrays}) > 1:
+        raise TypeError(f"{name}: expected arrays of one shape, got {[tuple(v.shape) for v in arrays]}")
     try:
-        return np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value, "float64")
+        found = np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value)
+        if np.iscomplexobj(found):
+            raise TypeError("a complex number is no real one")
+        if found.dtype == object and any(v is None for v in found.flat):  # which float64 would take for NaN
+            raise TypeError("None is no number")
+        return np.asarray(found, "float64")
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected numbers, got {value!r:.80}") from error
 

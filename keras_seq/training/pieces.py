@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.arguments import finite_array, positive_integer
+from keras_seq.analysis.series import series
+from keras_seq.arguments import positive_integer
 
 
 def free_run_pieces(
@@ -18,8 +19,8 @@ def free_run_pieces(
     direction better weights lie, over a thousand it says nothing, or diverges.
 
     Args:
-        inputs: (b, t, d), or (t, d) for one sequence.
-        outputs: what was measured with them, (b, t, k), or (t, k).
+        inputs: of one sequence (t, d) or (t,), of several (b, t, d), or, where they differ in length, a list of arrays (t, d).
+        outputs: what was measured with them, (t, k), (t,), (b, t, k), or a list likewise.
         warm_up: positive integer w, the steps with true outputs, at least the delays of the net.
         steps: positive integer n, the steps after them.
         stride: positive integer, from the beginning of one piece to that of the next; None for n, so that each step after the
@@ -51,23 +52,28 @@ def free_run_pieces(
     """
     warm_up, steps = positive_integer("warm_up", warm_up), positive_integer("steps", steps)
     stride = steps if stride is None else positive_integer("stride", stride)
-    inputs, outputs = finite_array("inputs", inputs), finite_array("outputs", outputs)
-    for name, value in (("inputs", inputs), ("outputs", outputs)):
-        if value.ndim not in (2, 3) or value.ndim != inputs.ndim:
-            raise ValueError(f"{name}: expected (b, t, d), or (t, d) of one sequence, as the other, got {value.shape}")
-    if outputs.shape[:-1] != inputs.shape[:-1]:
-        raise ValueError(
-            f"outputs: expected as many steps as the inputs, {inputs.shape[:-1]}, got {outputs.shape[:-1]}"
-        )
-    if inputs.shape[-2] < warm_up + steps:
-        raise ValueError(
-            f"steps: expected pieces no longer than the sequences, {inputs.shape[-2]} steps, got {warm_up} + {steps}"
-        )
-
-    def cut(x):
-        places = range(0, x.shape[-2] - warm_up - steps + 1, stride)
-        pieces = [x[..., i : i + warm_up + steps, :] for i in places]
-        return np.stack(pieces) if x.ndim == 2 else np.concatenate(pieces)
-
-    x, y = cut(inputs), cut(outputs)
+    pieces = [_cut(x, y, warm_up + steps, stride) for x, y in _sequences(inputs, outputs)]
+    x, y = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     return [x, y[:, :warm_up]], y[:, warm_up:]
+
+
+def _sequences(inputs, outputs):
+    """Pairs of arrays (b, t, d) and (b, t, k)."""
+    several = [isinstance(v, (list, tuple)) and all(hasattr(one, "shape") for one in v) for v in (inputs, outputs)]
+    if not any(several):
+        x = series("inputs", inputs)
+        return [(x, series("outputs", outputs, x))]
+    if not all(several) or len(inputs) != len(outputs) or not inputs:
+        found = [f"{len(v)} arrays" if listed else "one" for v, listed in zip((inputs, outputs), several, strict=True)]
+        raise ValueError(f"outputs: expected a list of as many arrays as the inputs, {found[0]}, got {found[1]}")
+    xs = [series(f"inputs[{i}]", one) for i, one in enumerate(inputs)]
+    return [(x, series(f"outputs[{i}]", one, x)) for i, (x, one) in enumerate(zip(xs, outputs, strict=True))]
+
+
+def _cut(x, y, length, stride):
+    if x.shape[1] < length:
+        raise ValueError(
+            f"steps: expected pieces no longer than each sequence, got {length} with the warm-up, of {x.shape[1]} steps"
+        )
+    places = range(0, x.shape[1] - length + 1, stride)
+    return [np.concatenate([v[:, i : i + length] for i in places]) for v in (x, y)]

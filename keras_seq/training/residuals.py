@@ -23,7 +23,9 @@ CHUNK_BYTES = 2**26
 ENTRIES_OF_A_STEP = 1600
 """Numbers of a Jacobian that take as long without XLA as a step of a loop over time does, beyond what both take with it."""
 FAR = 1e6
-"""Times the largest target: an output further from zero diverges."""
+"""Times the largest target, or 1 if that is larger: an output further from zero diverges."""
+LARGEST = 1e150
+"""A target further from zero has a square that no float64 holds."""
 
 
 class Batch(NamedTuple):
@@ -235,6 +237,8 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
     y = y[..., None] if y.shape == shape[:-1] and shape[-1] == 1 else y
     if y.shape != shape:
         raise ValueError(f"{name}y: expected shape {shape} like the output, got {y.shape}")
+    if not y.size:
+        raise ValueError(f"{name}y: expected at least one step, got {y.shape}")
     weight = np.ones(rows) if sample_weight is None else finite_array(f"{name}sample_weight", sample_weight)
     if weight.shape != shape[: weight.ndim] or not weight.ndim:
         raise ValueError(f"{name}sample_weight: expected the first axes of {shape}, got {weight.shape}")
@@ -246,6 +250,9 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
     y = np.where(weight > 0, y, 0)
     if not np.isfinite(y).all():
         raise ValueError(f"{name}y: expected finite numbers, got NaN or infinity")
+    largest = float(np.abs(y).max())
+    if largest > LARGEST:
+        raise ValueError(f"{name}y: expected numbers of at most {LARGEST:.0e}, got {largest:.3g}")
     of_one = 8 * residuals.size * math.prod(shape[1:])
     size = max(1, min(rows, CHUNK_BYTES // of_one))
     wanted = 2 * size * of_one + 4 * 8 * residuals.size**2
@@ -254,7 +261,7 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
             f"model: expected a fit that takes at most {max_bytes} bytes, got {wanted}: {residuals.size} weights, "
             f"{math.prod(shape[1:])} residuals of a row"
         )
-    bound = FAR * max(float(np.abs(y).max()), 1e-300)
+    bound = FAR * max(largest, 1.0)
     batches = list(_batches(flat, y, weight, -(-rows // -(-rows // size))))
     entries = residuals.size * y.size
     return Data(batches, bound, entries, steps * len(batches) + entries / ENTRIES_OF_A_STEP)
@@ -275,27 +282,42 @@ def divergence(outputs: np.ndarray, bound: float) -> str | None:
     where = f"row {row}"
     if outputs.ndim > 2:
         where = f"step {int(np.argmax(wrong[row].reshape(wrong.shape[1], -1).any(axis=1)))} of {where}"
-    return f"diverges at {where}: beyond {bound:.3g}, {FAR:.0e} times the largest target"
+    return f"diverges at {where}: beyond {bound:.3g}, {FAR:.0e} times the largest target or 1"
 
 
 def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
     """The inputs of the model as a flat list of arrays, those of floating type in float64."""
-    wanted, flat = tree.flatten(residuals.copy.input), tree.flatten(x)
-    if len(wanted) == 1 and len(flat) != 1:
-        flat = [x]
-    if len(flat) != len(wanted):
-        raise ValueError(f"{name}x: expected {len(wanted)} arrays, got {len(flat)}")
+    wanted = tree.flatten(residuals.copy.input)
+    flat = _flat_inputs(residuals.copy, name, x, [spec.name for spec in wanted])
     found = []
-    for spec, value in zip(wanted, flat, strict=True):
-        array = float64_array(f"{name}x", value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
-        if not fits(array.shape, spec.shape) or not len(array):
-            raise ValueError(f"{name}x: expected shape {tuple(spec.shape)}, got {array.shape}")
+    for number, (spec, value) in enumerate(zip(wanted, flat, strict=True)):
+        which = f"{name}x" if len(wanted) == 1 else f"{name}x[{number}]"
+        array = float64_array(which, value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
+        if array.ndim == 1 and spec.shape[1:] == (1,):
+            array = array[:, None]
+        if not fits(array.shape, spec.shape):
+            raise ValueError(f"{which}: expected shape {tuple(spec.shape)}, got {array.shape}")
+        if not len(array):
+            raise ValueError(f"{which}: expected at least one row, got shape {array.shape}")
         if "float" in spec.dtype and not np.isfinite(array).all():
-            raise ValueError(f"{name}x: expected finite numbers, got NaN or infinity")
+            raise ValueError(f"{which}: expected finite numbers, got NaN or infinity")
         found.append(array)
     if len({len(v) for v in found}) > 1:
         raise ValueError(f"{name}x: expected as many rows in each array, got {[len(v) for v in found]}")
     return found
+
+
+def _flat_inputs(model, name, x, names):
+    if isinstance(x, dict) and not isinstance(model.input, dict):
+        if set(x) != set(names):
+            raise ValueError(f"{name}x: expected a dict with the names of the inputs, {names}, got {list(x)}")
+        return [x[one] for one in names]
+    flat = tree.flatten(x)
+    if len(names) == 1 and len(flat) != 1:
+        return [x]
+    if len(flat) != len(names):
+        raise ValueError(f"{name}x: expected {len(names)} arrays, got {len(flat)}")
+    return flat
 
 
 def _batches(flat, y, weight, size):

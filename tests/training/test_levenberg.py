@@ -359,8 +359,8 @@ def exploding():
 def test_a_run_that_diverges_says_where_and_changes_nothing():
     model, x, y = exploding()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"stays finite, got one that diverges at step 30 of row 0: beyond 5e\+05"):
-        LevenbergMarquardt(model, jit_compile=False).fit(x, y, verbose=0)  # 2 (1.5^31 - 1) is the first above
+    with pytest.raises(ValueError, match=r"stays finite, got one that diverges at step 32 of row 0: beyond 1e\+06"):
+        LevenbergMarquardt(model, jit_compile=False).fit(x, y, verbose=0)  # 2 (1.5^33 - 1) is the first above
     assert_close(model.get_weights(), before, 0)
 
 
@@ -446,6 +446,37 @@ def test_pieces_of_a_free_run():
     (x, known), later = free_run_pieces(np.stack([u, -u]), np.stack([y, -y]), 2, 3, stride=5)
     np.testing.assert_array_equal(x[:, 0, 0], [0, 0, 10, -10])
     np.testing.assert_array_equal(later[:, 0, 0], [102, -102, 107, -107])
+
+
+def test_pieces_of_sequences_of_several_lengths_and_of_one_axis():
+    u, y = np.arange(20.0).reshape(10, 2), np.arange(100.0, 110)
+    (x, known), later = free_run_pieces([u, u[2:8]], [y, y[2:8]], warm_up=2, steps=3)
+    assert x.shape == (3, 5, 2)
+    np.testing.assert_array_equal(known[..., 0], [[100, 101], [103, 104], [102, 103]])
+    np.testing.assert_array_equal(x[2], u[2:7])
+    np.testing.assert_array_equal(later[2, :, 0], [104, 105, 106])
+    for one, other in zip(
+        free_run_pieces(y, y, 2, 3)[0], free_run_pieces(y[:, None], y[:, None], 2, 3)[0], strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_targets_may_be_zeros_or_small():
+    x, _ = curve(9)
+    for y in (0 * x, 1e-9 * np.sin(3 * x)):
+        losses = LevenbergMarquardt(small(), jit_compile=False).fit(x, y, epochs=20, verbose=0).history["loss"]
+        assert losses[-1] < 1e-8
+
+
+def test_inputs_by_name_and_of_one_axis():
+    x, y = curve(9)
+    given, known = keras.Input((1,), name="given"), keras.Input((1,), name="also")
+    model = keras.Model([given, known], layers.Dense(1)(given) + 2 * layers.Dense(1)(known))
+    trainer = LevenbergMarquardt(model, jit_compile=False)
+    expected = trainer.jacobian([x, y])
+    assert_close([trainer.jacobian({"also": y, "given": x}), trainer.jacobian([x[:, 0], y])], [expected] * 2, 0)
+    with pytest.raises(ValueError, match=r"x: expected a dict with the names of the inputs, \['given', 'also'\], got"):
+        trainer.jacobian({"a": x, "b": y})
 
 
 @pytest.mark.deep
@@ -569,6 +600,33 @@ REFUSED = {
     "features": (lambda: fit(small(), np.ones((8, 2))), ValueError, r"x: expected shape \(None, 1\), got \(8, 2\)"),
     "NaN": (lambda: fit(small(), np.full((8, 1), np.nan)), ValueError, "x: expected finite numbers"),
     "NaN targets": (lambda: fit(small(), None, np.full((8, 1), np.inf)), ValueError, "y: expected finite numbers"),
+    "no rows": (lambda: fit(small(), np.ones((0, 1))), ValueError, r"x: expected at least one row, got shape \(0, 1\)"),
+    "no steps": (
+        lambda: fit(narx("closed"), [np.ones((8, 3, 2)), np.ones((8, 3, 1))], np.ones((8, 0, 1))),
+        ValueError,
+        r"y: expected at least one step, got \(8, 0, 1\)",
+    ),
+    "which input": (
+        lambda: fit(narx("closed"), [np.ones((8, 5, 2)), np.ones((8, 2, 1))]),
+        ValueError,
+        r"x\[1\]: expected shape \(None, 3, 1\), got \(8, 2, 1\)",
+    ),
+    "no targets": (
+        lambda: LevenbergMarquardt(small()).fit(np.ones((8, 1)), None),
+        TypeError,
+        "y: expected numbers, got None",
+    ),
+    "huge targets": (
+        lambda: fit(small(), None, np.full((8, 1), 1e200)),
+        ValueError,
+        r"y: expected numbers of at most 1e\+150, got 1e\+200",
+    ),
+    "complex": (lambda: fit(small(), np.ones((8, 1)) + 1j), TypeError, "x: expected numbers, got array"),
+    "lengths": (
+        lambda: fit(small(), [np.ones((4, 1)), np.ones((3, 1))]),
+        TypeError,
+        r"x: expected arrays of one shape, got \[\(4, 1\), \(3, 1\)\]",
+    ),
     "words": (lambda: fit(small(), [["a"]] * 8), TypeError, "x: expected numbers, got"),
     "weights": (
         lambda: fit(small(), None, None, np.ones(7)),
@@ -581,16 +639,30 @@ REFUSED = {
         "sample_weight: expected numbers of at least 0",
     ),
     "no weight": (lambda: fit(small(), None, None, np.zeros(8)), ValueError, "sample_weight: expected some above 0"),
-    "pieces": (lambda: free_run_pieces(np.ones((5, 1)), np.ones((5, 1)), 3, 3), ValueError, r"5 steps, got 3 \+ 3"),
-    "pieces shape": (
-        lambda: free_run_pieces(np.ones(5), np.ones((5, 1)), 1, 1),
+    "pieces": (
+        lambda: free_run_pieces(np.ones((5, 1)), np.ones((5, 1)), 3, 3),
         ValueError,
-        r"inputs: expected \(b, t, d\)",
+        "got 6 with the warm-up, of 5 steps",
+    ),
+    "pieces shape": (
+        lambda: free_run_pieces(np.ones((1, 1, 5, 1)), np.ones((5, 1)), 1, 1),
+        ValueError,
+        r"inputs: expected shape \(t,\), \(t, k\) or \(b, t, k\)",
     ),
     "pieces length": (
         lambda: free_run_pieces(np.ones((5, 1)), np.ones((4, 1)), 1, 1),
         ValueError,
-        "outputs: expected as many",
+        "outputs: expected 1 x 5 steps",
+    ),
+    "pieces list": (
+        lambda: free_run_pieces([np.ones((5, 1)), np.ones((4, 1))], np.ones((5, 1)), 1, 1),
+        ValueError,
+        "outputs: expected a list of as many arrays as the inputs, 2 arrays, got one",
+    ),
+    "pieces in a list": (
+        lambda: free_run_pieces([np.ones((5, 1))], [np.ones((4, 1))], 1, 1),
+        ValueError,
+        r"outputs\[0\]: expected 1 x 5 steps",
     ),
     "pieces warm-up": (
         lambda: free_run_pieces(np.ones((5, 1)), np.ones((5, 1)), 0, 1),
