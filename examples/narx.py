@@ -52,6 +52,7 @@ COLOURS = {
     AR: "#862e9c",
     ARX: "#212529",
 }
+MARKERS = {BEFORE: "o", LONGER: "s", AFTER: "^", OPEN: "x", CLOSED: "D", LAST: "v", AR: "+", ARX: "*"}
 
 
 # -- the steps of the work, in MATLAB's order ----------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def train_by_levenberg_marquardt(layer, x, y, warm_up, options, epochs, score, c
     """
     found = []
     for title, make, known in (("LM, open   ", open_model, None), ("LM, closed ", closed_model, warm_up)):
-        trainer = LevenbergMarquardt(make(layer, x.shape[-1], warm_up), jit_compile=options.jit)
+        trainer = LevenbergMarquardt(make(layer, x.shape[-1], warm_up), jit_compile="auto" if options.jit else False)
         further = {"epochs": epochs, "verbose": 0, "callbacks": [Progress(title), clock]}
         if held is not None:
             further["validation_data"] = [held[0], held[1][:, :known]], held[1][:, warm_up:]
@@ -178,6 +179,8 @@ def free_run_error(layer, x, known, true):
 
 def draw_seconds(path, curves, unit):
     """Curves by name: the mean squared error of the free run against seconds of training."""
+    from matplotlib import ticker
+
     figure, axis = pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     for (name, clock), style in zip(curves.items(), ("o-", "s--"), strict=True):
         seconds, errors = np.array(clock.curve).T
@@ -191,8 +194,10 @@ def draw_seconds(path, curves, unit):
         xlabel="seconds of training, compiling included",
         ylabel=f"mean squared error ({unit})",
     )
-    for formatted in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-        formatted("{x:g}")
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
+        each.set_major_formatter("{x:g}")
+        each.set_minor_formatter("{x:g}")
     axis.set_title("free run on held-out steps")
     axis.legend()
     figure.savefig(path, dpi=100)
@@ -458,8 +463,8 @@ def draw_etth1(path, true, free, days=8):
     hours = np.arange(1, true.shape[1] + 1)
     for name, values in free.items():
         error = np.sqrt(np.mean((values - true) ** 2, axis=0))
-        style = {"lw": 2} if name in (BEFORE, LONGER, AFTER, OPEN, CLOSED) else {"lw": 1.2, "ls": "--"}
-        axes[1].plot(hours, error, label=name, color=COLOURS[name], **style)
+        marker, every = MARKERS.get(name, ""), slice(list(free).index(name) % 3, None, 3)
+        axes[1].plot(hours, error, label=name, color=COLOURS[name], lw=1.2, marker=marker, markevery=every, ms=5)
     axes[1].set(xlabel="hours ahead", ylabel="root mean squared error (deg C)", xticks=hours[2::3], ylim=(0, None))
     axes[1].legend(ncols=2, fontsize=8)
     figure.savefig(path, dpi=100)

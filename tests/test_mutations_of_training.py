@@ -7,7 +7,7 @@ from mutants import call, caught, mutate, named, op, statement, suite
 
 import keras_seq
 from keras_seq.cells import of_keras
-from keras_seq.training import GradientMonitor, monitor, remedies
+from keras_seq.training import GradientMonitor, gradient_norms, remedies
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
@@ -31,9 +31,9 @@ MUTANTS = [
     (of_keras, "with_perturbations", call("next", "changed"), "output", [HALVES]),
     (STATES, "state_gradients", call("flip"), "{0}", [BACKWARDS]),
     (keras_seq.RNN, "_run", op("is not", within=statement("in_loop", "in_chunks", "perturbations")), "False", [SUM]),
-    (monitor, "_by_lag", call("cumsum"), "tf.cumsum({0}, axis=1, exclusive=True)", [LAGS]),
-    (monitor, "_curves", op("/"), "{0}", [LAGS]),
-    (GradientMonitor, "_measured", op("/", "stack", "_curves"), "{0}", [SCALE]),
+    (gradient_norms, "_by_lag", call("cumsum"), "tf.cumsum({0}, axis=1, exclusive=True)", [LAGS]),
+    (gradient_norms, "norms_by_lag", op("/"), "{0}", [LAGS]),
+    (GradientMonitor, "_measured", op("/", "stack", "norms_by_lag"), "{0}", [SCALE]),
     (remedies, "spectral_radii", op("/", "log", "size"), "{0}", [ESTIMATE]),
     (remedies, "_scaled", call("minimum"), "{0}", [DOWN]),
     (remedies, "_joined", call("transpose"), "{0}", [DOWN, START]),

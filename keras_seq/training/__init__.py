@@ -12,7 +12,8 @@ from keras_seq.training.remedies import (
     SpectralRadiusInitializer,
     SpectralRadiusRegularizer,
 )
-from keras_seq.training.rtrl import RTRL, UORO, SnAp1
+from keras_seq.training.rtrl import RTRL
+from keras_seq.training.rtrl_approximations import UORO, SnAp1
 from keras_seq.training.stream_chunks import stream_chunks
 from keras_seq.training.truncated import TruncatedBPTT
 from keras_seq.training.workers import worker_strategy

@@ -125,8 +125,8 @@ class LevenbergMarquardt:
             x, y, sample_weight: arrays of all the data, as in Keras's `fit`.
             epochs: positive integer, the most steps from each start; an epoch is one step, on all the data.
             validation_data: `(x, y)` or `(x, y, sample_weight)`, or None. With it, the best weights are those of the least
-                "val_loss", else those of the last step from the start that ends with the least "loss" or, if Bayesian, with
-                the largest "log_evidence".
+                "val_loss", those before the first step among them. Without, they are those of the last step from the start
+                that ends with the least "loss" or, if Bayesian, with the largest "log_evidence".
             patience: positive integer, stop after so many epochs without a lower "val_loss"; None for never.
             restarts: integer of at least 0, how many times to begin again from newly drawn weights; the best of all wins.
             gradient_tolerance: stop where no entry of the gradient of "loss" is larger.
@@ -223,6 +223,8 @@ class _Fit:
             self.diverged = self.diverged or found
             return
         kept, waited, reason = None, 0, None
+        if self.held_out is not None:
+            kept = self._val_loss(weights), weights
         for _ in range(self.epochs):
             self.shown.on_epoch_begin(self.epoch)
             self.shown.on_train_batch_begin(0)

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_seq._keras import sublayers
-from keras_seq.analysis.state_gradients import WatchedCall, recurrent_layers, watched_states
+from keras_seq.analysis.state_gradients import recurrent_layers, watched_states
 from keras_seq.arguments import needs_tensorflow, positive_integer
 from keras_seq.extras import needed
+from keras_seq.training.gradient_norms import norms_by_lag, owners, state_names, sum_of_squares, unique_names
 
 LINES = 6
 """As many measurements a plot can show apart."""
@@ -158,14 +158,14 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._function is None:
             _built(self.model, batch[0])
             self._watched = self._chosen()
-            self._owners = _owners(self.model)
+            self._owners = owners(self.model)
             *_, eager, jit = self._made_for
             self._function = self._measured if eager else tf.function(self._measured, jit_compile=jit)
         found = tree.map_structure(np.asarray, self._function(*batch))
-        names = _unique_names(self.model, [layer for layer, _ in self._owners])
+        names = unique_names([layer for layer, _ in self._owners])
         layers = dict(zip(names, map(float, found["layers"]), strict=True))
         states = {
-            name: dict(zip(_state_names(layer), curves, strict=True))
+            name: dict(zip(state_names(layer), curves, strict=True))
             for (name, layer), curves in zip(self._watched.items(), found["states"], strict=True)
         }
         norm = float(np.sqrt(np.sum(np.square(found["layers"], dtype="float64"))))
@@ -176,7 +176,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def _chosen(self):
         """The watched layers by name."""
         every = recurrent_layers(self.model)
-        names = _unique_names(self.model, every)
+        names = unique_names(every)
         if self.layers is None:
             return dict(zip(names, every, strict=True))
         chosen = {}
@@ -210,10 +210,10 @@ class GradientMonitor(keras.callbacks.Callback):
             raise ValueError(f"layers: expected layers that {model.name} calls, got {unused[0]!r}")
         perturbations = [call.perturbations for call in calls]
         gradients, dstates = tape.gradient(scaled, [values, perturbations], unconnected_gradients="zero")
-        squares = {id(v): _square(g) for v, g in zip(weights, gradients, strict=True)}
+        squares = {id(v): sum_of_squares(g) for v, g in zip(weights, gradients, strict=True)}
         by_layer = [tf.sqrt(sum((squares[id(v)] for v in own), tf.zeros(()))) / scale for _, own in self._owners]
         found = list(zip(calls, dstates, strict=True))
-        states = [tf.stack(_curves([(c, g) for c, g in found if c.layer is layer])) / scale for layer in layers]
+        states = [tf.stack(norms_by_lag([(c, g) for c, g in found if c.layer is layer])) / scale for layer in layers]
         return {"loss": loss, "layers": tf.stack(by_layer), "states": states}
 
     # -- where it goes ------------------------------------------------------------------------------------------------
@@ -348,75 +348,6 @@ def _built(model, x):
     """Let a model make its weights, if it has none yet, without running it."""
     if not model.built:
         model(tree.map_structure(lambda v: keras.KerasTensor(v.shape, keras.backend.standardize_dtype(v.dtype)), x))
-
-
-def _owners(model):
-    """`[(layer, its trainable weights)]`, of the innermost layers that have any; a recurrent layer has those of its cell."""
-    found, seen = [], set()
-
-    def add(layer, variables):
-        own = [v for v in variables if id(v) not in seen]
-        seen.update(map(id, own))
-        if own:
-            found.append((layer, own))
-
-    def visit(layer):
-        parts = [] if isinstance(layer, keras.layers.RNN) else sublayers(layer)
-        for part in layer.layers if isinstance(layer, keras.Model) else parts:
-            visit(part)
-        add(layer, layer.trainable_variables)
-
-    visit(model)
-    return found
-
-
-def _unique_names(model, layers):
-    """The name of each layer, or its path where layers share a name."""
-    names = [layer.name for layer in layers]
-    return [layer.path if names.count(layer.name) > 1 else layer.name for layer in layers]
-
-
-def _state_names(layer):
-    """What the states of a layer are called."""
-    cell = layer.cell
-    names = getattr(cell, "state_names", None)
-    if names is None:
-        names = ("h", "c") if isinstance(cell, keras.layers.LSTMCell) else None
-    count = len(tree.flatten(layer.state_size))
-    if names is None or len(names) != count:
-        return ["h"] if count == 1 else [f"state_{i}" for i in range(count)]
-    return list(names)
-
-
-def _square(x):
-    """The sum of squares of a gradient, which may be one of rows of a table."""
-    x = tf.cast(tf.convert_to_tensor(x), "float32")
-    return tf.reduce_sum(x * x)
-
-
-def _curves(found: list[tuple[WatchedCall, list[tf.Tensor]]]) -> list[tf.Tensor]:
-    """For each state of a layer the norms against the lag (t,), all calls of the layer together, as if they were rows."""
-    longest = tf.reduce_max(tf.stack([tf.shape(g[0])[1] for _, g in found]))
-    curves = []
-    for i in range(len(found[0][1])):
-        sums = [_by_lag(call, gradients[i], longest) for call, gradients in found]
-        total, rows = (sum(s) for s in zip(*sums, strict=True))
-        curves.append(tf.sqrt(total / rows))  # 0 / 0 is NaN: no row has a step there
-    return curves
-
-
-def _by_lag(call, gradient, longest):
-    """The sum over the rows of the squares of a gradient (b, t, n) at each lag, and how many rows have a step there."""
-    squares = tf.reduce_sum(tf.cast(gradient, "float32") ** 2, axis=-1)
-    real = tf.ones_like(squares) if call.mask is None else tf.cast(call.mask, "float32")
-    if call.layer.go_backwards:
-        squares, real = tf.reverse(squares, [1]), tf.reverse(real, [1])
-    lags = tf.cast(tf.cumsum(real, axis=1, exclusive=True, reverse=True), "int32")
-    total, rows = (
-        tf.math.unsorted_segment_sum(tf.reshape(x, [-1]), tf.reshape(lags, [-1]), longest)
-        for x in (squares, real)  # at hidden steps the gradient is zero
-    )
-    return total, rows
 
 
 def _scalar():

@@ -13,7 +13,8 @@ from keras_seq._keras import report_loss
 from keras_seq.arguments import one_of, positive_integer
 from keras_seq.cells.base import Cell
 from keras_seq.shapes import fits
-from keras_seq.training.rtrl import RTRL, UORO, SnAp1
+from keras_seq.training.rtrl import RTRL
+from keras_seq.training.rtrl_approximations import UORO, SnAp1
 from keras_seq.typing import Config, LayerArguments, Tensor
 
 RULES = {"rtrl": RTRL, "snap1": SnAp1, "uoro": UORO}

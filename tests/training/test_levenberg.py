@@ -320,6 +320,17 @@ def test_validation_ends_a_fit_with_the_best_weights():
     assert found == pytest.approx(min(history["val_loss"]), rel=1e-4)
 
 
+def test_a_fit_that_only_gets_worse_on_held_out_data_changes_nothing():
+    x, _ = curve(12)
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, kernel_initializer="ones")])
+    trainer = LevenbergMarquardt(model, jit_compile=False)
+    history = trainer.fit(x, 2 * x, validation_data=(x, x), patience=2, verbose=0).history
+    assert min(history["val_loss"]) > 0.01
+    assert trainer.stop_reason == "validation"
+    assert len(history["loss"]) == 2
+    assert_close(model.get_weights(), [np.ones((1, 1)), np.zeros(1)], 0)
+
+
 class Watcher(keras.callbacks.Callback):
     def __init__(self, stop=None):
         super().__init__()
