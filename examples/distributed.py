@@ -27,7 +27,7 @@ SIZES = (1, 10_000, 100_000, 300_000, 1_000_000)
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="processes, which share the 16 rows of a batch equally")
+    parser.add_argument("--workers", type=int, default=2, help="processes, which share the 16 rows of a batch")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batches", type=int, default=6, help="of each epoch")
     parser.add_argument("--units", type=int, default=32)
@@ -40,8 +40,8 @@ def arguments():
     parser.add_argument("--sums", action="store_true", help=argparse.SUPPRESS)  # time sums over the workers instead
     parser.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.workers < 1 or BATCH % chosen.workers:
-        parser.error(f"--workers: expected a divisor of the {BATCH} rows of a batch, got {chosen.workers}")
+    if not 1 <= chosen.workers <= BATCH:
+        parser.error(f"--workers: expected 1 to {BATCH}, the rows of a batch, got {chosen.workers}")
     for name in ("epochs", "batches", "units"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name}: expected a positive integer, got {getattr(chosen, name)}")

@@ -48,6 +48,7 @@ CASES = {
         data=(X, Y, WEIGHTS),
         model=lambda: memory(False),
         weighted_metrics=["mae"],
+        optimizer=lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.2, 1, 0.5)),
     ),
     "sums": case(loss=lambda: keras.losses.MeanSquaredError("sum"), batch=3),
     "rows": case(batch=5, model=lambda: memory(False), metrics=["mae"]),
