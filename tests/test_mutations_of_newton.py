@@ -26,7 +26,7 @@ SIZES = newtons("test_auto_is_the_whole_jacobian_of_small_states")
 MUTANTS = [
     (newton._Steps, "before", call("concat"), "states", [VALUES]),
     (newton._Steps, "_unless_masked", choice("mask"), "new", [VALUES]),
-    (newton._Steps, "jacobian", call("eye"), "tf.zeros_like(found)", [ADJOINT]),
+    (newton._Steps, "linearised", call("eye"), "tf.zeros_like(found)", [ADJOINT]),
     (newton, "_solve", call("where", "step"), "states + step", [OVERFLOW]),
     (newton, "_solve", op("/", "share"), "share", [OVERFLOW]),
     (newton, "_solve", op("-", "wanted", "states", nth=1), "{1} - {0}", [VALUES]),

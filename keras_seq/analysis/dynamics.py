@@ -286,7 +286,7 @@ class Dynamics:
             many = [tf.tile(c, tf.concat([[steps], tf.ones(tf.rank(c) - 1, "int32")], 0)) for c in constants]
             projected, before = tf.nest.map_structure(flat, (projected, before))
             before = [tf.ensure_shape(s, (None, w)) for s, w in zip(before, self.widths, strict=True)]
-            found = step_jacobian(self.functions.step, weights, projected, before, many)
+            _, found = step_jacobian(self.functions.step, weights, projected, before, many)
             found = tf.reshape(found, (steps, rows, self.width, self.width))
             return tf.where(mask[..., None, None], found, tf.eye(self.width, dtype=found.dtype))
 
@@ -378,7 +378,7 @@ class Dynamics:
     def _jacobian_at(self):
         @compiled
         def jacobian(weights, inputs, state, constants):
-            return step_jacobian(self.functions.step, *self._at(weights, inputs, state, constants))
+            return step_jacobian(self.functions.step, *self._at(weights, inputs, state, constants))[1]
 
         return jacobian
 

@@ -112,7 +112,7 @@ class ForwardGradient(abc.ABC):
         dstates = tf.concat([tape.gradient(value, s, **zero) for s in states], axis=-1)
         direct = [tape.gradient(value, w, **zero) for w in trained]
         through = self._pull(dstates, carried)
-        jacobian = step_jacobian(self._functions.step, values, projected, states, prepared)
+        _, jacobian = step_jacobian(self._functions.step, values, projected, states, prepared)
         moved = self._advance(jacobian, carried, lambda c: self._weight_vjp(inputs, states, constants, c))
         return value, output, [d + t for d, t in zip(direct, through, strict=True)], [*new, *moved]
 

@@ -65,7 +65,7 @@ def by_jacobians(layer, dy):
     states, jacobians, direct = [tf.zeros((B, n), "float64") for n in widths], [], []
     for t in range(T):
         projected = functions.project(values, {"inputs": tf.constant(X[:, t])})
-        jacobians.append(step_jacobian(functions.step, values, projected, states, ()))
+        jacobians.append(step_jacobian(functions.step, values, projected, states, ())[1])
         _, states = run_step(functions.step, values, projected, states, ())
         with tf.GradientTape() as tape:
             tape.watch(states)

@@ -120,14 +120,14 @@ class _Steps:
         real = None if self.mask is None else parallel.RealSteps(self.mask)
         return parallel.as_results(self.recurrence, real, output, after)
 
-    def jacobian(self, before, full):
-        """(t, b, n, n), or its diagonal (t, b, n)."""
+    def linearised(self, before, full):
+        """`(the states after each step, side by side; their Jacobian (t, b, n, n), or its diagonal (t, b, n))`."""
         rows, projected, constants = parallel.as_rows(self.recurrence, self.projected, before)
         of_step = step_jacobian if full else step_diagonal
         found = of_step(self.recurrence.step, self.recurrence.weights, projected, rows, constants)
-        found = tf.reshape(found, tf.concat([[self.time, -1], tf.shape(found)[1:]], 0))
-        width = sum(self.widths)
-        return self._unless_masked(found, tf.eye(width, dtype=found.dtype) if full else tf.ones_like(found))
+        after, jacobian = (parallel.as_steps(x, self.time) for x in (tf.concat(found[0], axis=-1), found[1]))
+        unchanged = tf.eye(sum(self.widths), dtype=jacobian.dtype) if full else tf.ones_like(jacobian)
+        return self.after([after], before), self._unless_masked(jacobian, unchanged)
 
     def _unless_masked(self, new, old):
         return new if self.mask is None else tf.where(column(self.mask, new), new, old)
@@ -141,10 +141,8 @@ def _solve(recurrence, settings):
 
     def body(count, states, errors, share):
         before = steps.before(states)
-        _, after = steps.take(before)
-        wanted = steps.after(after, before)
+        wanted, jacobian = steps.linearised(before, full)
         errors = tf.reduce_max(tf.abs(wanted - states) / tf.maximum(tf.abs(states), 1), axis=[0, 2])
-        jacobian = steps.jacobian(before, full)
         taken = tf.where(share < LEAST_SHARE, tf.zeros_like(share), share) * (1 - settings.damping)
         step = _recur(tf.reshape(taken, [1, -1, *[1] * (len(jacobian.shape) - 2)]) * jacobian, wanted - states, full)
         finite = tf.reduce_all(tf.math.is_finite(step), axis=[0, 2])
@@ -229,7 +227,7 @@ def _implicit(recurrence, settings, solution, cotangents):
         return tf.concat(found, axis=-1)
 
     full = _is_full(steps, settings)
-    jacobian = steps.jacobian(before, full)
+    _, jacobian = steps.linearised(before, full)
     jacobian = tf.linalg.matrix_transpose(jacobian) if full else jacobian
     backwards = tf.reverse(tf.concat([jacobian[1:], tf.zeros_like(jacobian[:1])], axis=0), [0])
     of_outputs = pull(outputs, doutputs)

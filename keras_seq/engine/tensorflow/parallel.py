@@ -82,11 +82,12 @@ def take_all_steps(
     before, now, constants = as_rows(recurrence, projected, states_before)
     output, after = recurrence.take_step(now, before, constants)
     time = tf.shape(states_before[0])[0]
+    return tf.nest.map_structure(lambda x: as_steps(x, time), output), [as_steps(s, time) for s in after]
 
-    def steps(x):
-        return tf.reshape(x, tf.concat([[time, -1], tf.shape(x)[1:]], 0))
 
-    return tf.nest.map_structure(steps, output), [steps(s) for s in after]
+def as_steps(x: tf.Tensor, time: int | tf.Tensor) -> tf.Tensor:
+    """What one step over t * b rows gave, (t, b, ...)."""
+    return tf.reshape(x, tf.concat([[time, -1], tf.shape(x)[1:]], 0))
 
 
 def as_rows(

@@ -144,8 +144,8 @@ def step_jacobian(
     projected: Any,
     states: Sequence[tf.Tensor],
     constants: Sequence[tf.Tensor],
-) -> tf.Tensor:
-    """The Jacobian of the new states by the states, (b, n, n), all states side by side in one vector of width n.
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """`(new states, their Jacobian by the states)`: (b, n, n), all states side by side in one vector of width n.
 
     Of a step whose rows have nothing to do with each other, by one step of n times as many rows.
     """
@@ -163,7 +163,8 @@ def step_jacobian(
             step, weights, tf.nest.map_structure(repeated, projected), many, [repeated(c) for c in constants]
         )
     found = tape.gradient(new, many, output_gradients=tf.split(identity, widths, axis=-1), unconnected_gradients="zero")
-    return tf.reshape(tf.concat(found, axis=-1), (rows, n, n))
+    new = [tf.reshape(s, (rows, n, s.shape[-1]))[:, 0] for s in new]
+    return new, tf.reshape(tf.concat(found, axis=-1), (rows, n, n))
 
 
 def step_diagonal(
@@ -172,8 +173,8 @@ def step_diagonal(
     projected: Any,
     states: Sequence[tf.Tensor],
     constants: Sequence[tf.Tensor],
-) -> tf.Tensor:
-    """The diagonal of `step_jacobian`, (b, n), by one step and a gradient for each state, with no product more.
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """`(new states, the diagonal of `step_jacobian` (b, n))` by one step and a gradient for each state, with no product more.
 
     Of a step that is elementwise but for its `dot`s, each of a state with blocks of square matrices, as gates are. What else
     a step does counts as if it were so: then this is near the diagonal, not the diagonal.
@@ -202,4 +203,4 @@ def step_diagonal(
                 by_block = tf.reshape(delta, (-1, kernel.shape[-1] // width, width))
                 total += tf.reduce_sum(by_block * tf.cast(through, delta.dtype), axis=1)
         diagonal.append(total)
-    return tf.concat(diagonal, axis=-1)
+    return new, tf.concat(diagonal, axis=-1)
