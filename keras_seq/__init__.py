@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from keras_seq import cells, layers
 from keras_seq import decoding as decoding
+from keras_seq import metrics as metrics  # a model is loaded with the metrics that it was compiled with
 from keras_seq.cells import *  # noqa: F403
 from keras_seq.engine import dot, expose
 from keras_seq.layers import *  # noqa: F403
@@ -16,12 +17,11 @@ __all__ = ["dot", "expose", *cells.__all__, *layers.__all__]
 if TYPE_CHECKING:
     from keras_seq import analysis as analysis
     from keras_seq import datasets as datasets
-    from keras_seq import metrics as metrics
     from keras_seq import models as models
     from keras_seq import testing as testing
     from keras_seq import training as training
 
-_ON_FIRST_USE = ("analysis", "datasets", "metrics", "models", "testing", "training")
+_ON_FIRST_USE = ("analysis", "datasets", "models", "testing", "training")
 
 
 if not TYPE_CHECKING:  # to a type checker this would be any attribute
