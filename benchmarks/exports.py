@@ -25,6 +25,7 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import arena
 import keras
 import numpy as np
 from export_rows import subjects
@@ -33,6 +34,7 @@ from exported import difference, litert, onnx
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = ((2, 5), (3, 9))
 FORMATS = [".keras", "SavedModel", "ONNX", "LiteRT", "StableHLO"]
+TOOLS = ("tensorflow", "keras", "onnxruntime", "tf2onnx", "jax")
 WANTED = {"ONNX": ["onnx", "tf2onnx", "onnxruntime"], "StableHLO": ["jax"]}
 
 # runs SavedModels where keras_seq and Keras cannot be imported
@@ -317,7 +319,9 @@ def shown(cell):
 def page(tables):
     """The page on exports as Markdown."""
     versions = [
-        f"{n} {importlib.metadata.version(n)}" for n in ("tensorflow", "keras", "onnxruntime", "jax") if has_version(n)
+        f"{n} {importlib.metadata.version(n)}"
+        for n in ("tensorflow", "keras", "onnxruntime", "tf2onnx", "jax")
+        if has_version(n)
     ]
     lines = [HEAD.format(versions=", ".join(versions))]
     for table, rows in tables.items():
@@ -325,6 +329,11 @@ def page(tables):
             lines += [f"\n## {table}\n\n{ABOUT[table]}\n", f"| | {' | '.join(FORMATS)} |", "|---" * 6 + "|"]
             lines += [f"| {name} | {' | '.join(shown(c.get(f)) for f in FORMATS)} |" for name, c in rows.items()]
     return "\n".join(lines) + "\n"
+
+
+def microcontrollers():
+    """The page's part on the memory of one step, by arena.py."""
+    return "\n".join([f"\n## Microcontrollers\n\n{ON_MICROCONTROLLERS}\n", *arena.table()]) + "\n"
 
 
 def has_version(name):
@@ -338,7 +347,7 @@ there is none. `python benchmarks/exports.py` ([exports.py](../benchmarks/export
 weights, 4 units or so; {versions}. How each file is written and run is in
 [deployment.md](deployment.md), how a stream goes on in [streams.md](streams.md).
 
-[layers](#layers) · [steps](#steps) · [models](#models)
+[layers](#layers) · [steps](#steps) · [models](#models) · [microcontrollers](#microcontrollers)
 
 - `.keras` is loaded in safe mode; what it gives is that of the same code.
 - A SavedModel is run in a process that cannot import keras_seq or Keras.
@@ -358,6 +367,14 @@ and a step are for whoever samples or searches outside; a SavedModel has all of 
 }
 
 
+ON_MICROCONTROLLERS = """A step of 32 units over 3 features as LiteRT, for one row: bytes of the file + bytes of memory beside
+it (the arena, of TensorFlow Lite for Microcontrollers by its Python package, on 64 bits), and how far the 40th output is off.
+`python benchmarks/arena.py` ([arena.py](../benchmarks/arena.py)) writes these rows alone. float16 and int8 are options of
+TensorFlow Lite's converter, which `Stream.export` hands on; int8 wants a sample of inputs and states, as arena.py gives it. The
+last column says what that interpreter does not take; LiteRT's own takes all. Layers that remember inputs in a ring (TDNN, TCN,
+WaveNet) need operations that it lacks, and int8 is too coarse for them."""
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every case of the tests, not one of each layer")
@@ -366,6 +383,8 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     text = page(measured(given.all, given.only))
+    if not given.only:
+        text += microcontrollers()
     print(text)
     if not given.only:
         given.page.write_text(text)

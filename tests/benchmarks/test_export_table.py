@@ -64,3 +64,17 @@ def test_a_row_in_full():
             installed = all(importlib.util.find_spec(n) for n in names)
             assert isinstance(cells[format], tuple) if installed else cells[format] == "not installed", cells[format]
     assert "| TDNN |" in exports.page(tables)
+
+
+@pytest.mark.deep
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_on_a_microcontroller():
+    """The file in three types, which LiteRT runs; the memory too, where the interpreter for microcontrollers is installed."""
+    _, _, row = exports.arena.table(["MinGRU"])
+    cells = [c.strip() for c in row.split("|")[2:-1]]
+    for cell, bound in zip(cells, (1e-6, 1e-3, 5e-2), strict=False):
+        assert int(cell.partition(",")[0]) in range(1, 10)  # thousands of bytes
+        assert 0 < float(cell.rpartition(", ")[2]) < bound
+    installed = importlib.util.find_spec("tflite_micro") is not None
+    assert [" + " in cell for cell in cells] == [installed, False, installed, False]
+    assert ("not installed" in cells[3]) == (not installed)
