@@ -11,6 +11,7 @@ the `.keras` file. A format whose packages are not installed says so in its colu
 """
 
 import argparse
+import collections
 import importlib.metadata
 import importlib.util
 import json
@@ -75,14 +76,18 @@ for line in sys.stdin:
         print(json.dumps([task["name"], f"{type(error).__name__}: {error}", None]), flush=True)
 """
 
-# writes and runs StableHLO where TensorFlow cannot be imported
+# writes and runs StableHLO of one table: where TensorFlow cannot be imported, but for models. They have a process of their
+# own, as Keras does not look for TensorFlow again once a layer has found that there is none
 COMPILED = """
 import json, os, sys, warnings
-sys.modules["tensorflow"] = None
+if sys.argv[1] != "Models":
+    sys.modules["tensorflow"] = None
 os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
 warnings.simplefilter("ignore")
 import jax, keras, keras_seq, numpy as np
 from jax import export
+if sys.argv[1] == "Models":  # they import TensorFlow, and do not run on it here
+    import keras_seq.models
 
 B, T = export.symbolic_shape("b, t")
 
@@ -119,7 +124,7 @@ def result(task):
         blob = written(stream.step, [jax.ShapeDtypeStruct((B, *task["specs"][0][0][2:]), "float32"), one])
     else:
         blob = written(lambda *x: model(list(x) if len(x) > 1 else x[0]), specs(task))
-    run, worst = export.deserialize(bytearray(blob)).call, 0.0
+    run, worst = jax.jit(export.deserialize(bytearray(blob)).call), 0.0
     for i in range(task["sizes"]):
         x = [arrays[f"x{i} {j}"] for j in range(task["inputs"])]
         if task["kind"] == "step":
@@ -138,15 +143,14 @@ def result(task):
 
 for line in sys.stdin:
     task = json.loads(line)
-    if task["kind"] in ("forward", "begin", "token"):  # models of tokens import TensorFlow, and do not run on it here
-        sys.modules.pop("tensorflow", None)
-        import keras_seq.models
     try:
         print(json.dumps([task["name"], *result(task)]), flush=True)
     except Exception as error:
         print(json.dumps([task["name"], f"{type(error).__name__}: {error}", None]), flush=True)
 """
 
+
+ELSEWHERE = {"SavedModel": SERVED, "StableHLO": COMPILED}
 
 # -- one row -----------------------------------------------------------------------------------------------------------
 
@@ -256,12 +260,12 @@ def row(subject, folder, missing):
     return cells, tasks
 
 
-def elsewhere(code, tasks):
-    """What another process says of all tasks, by their names."""
+def elsewhere(code, table, tasks):
+    """What another process says of all tasks of a table, by their names."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     given = "".join(json.dumps(t) + "\n" for t in tasks)
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, table],
         input=given,
         capture_output=True,
         text=True,
@@ -277,7 +281,7 @@ def elsewhere(code, tasks):
 def measured(every=False, only=()):
     """`{table: {row: {format: cell}}}`."""
     missing = {f for f, names in WANTED.items() if any(importlib.util.find_spec(n) is None for n in names)}
-    tables, later = {}, {"SavedModel": [], "StableHLO": []}
+    tables, later = {}, collections.defaultdict(dict)
     with tempfile.TemporaryDirectory() as kept:
         for table, rows in subjects(every).items():
             tables[table] = {}
@@ -289,12 +293,12 @@ def measured(every=False, only=()):
                 cells, tasks = row(subject, folder, missing)
                 tables[table][subject.name] = cells
                 for format, task in tasks.items():
-                    later[format].append((table, subject.name, task))
+                    later[format, table][subject.name] = task
                 keras.backend.clear_session()
                 print(f"{table} {subject.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        for format, code in (("SavedModel", SERVED), ("StableHLO", COMPILED)):
-            said = elsewhere(code, [task for *_, task in later[format]]) if later[format] else {}
-            for table, name, task in later[format]:
+        for (format, table), tasks in later.items():
+            said = elsewhere(ELSEWHERE[format], table, tasks.values())
+            for name, task in tasks.items():
                 worst, held = said.get(task["name"], ("no answer", None))
                 held = size(pathlib.Path(task["path"])) if held is None else held
                 tables[table][name][format] = reason(worst) if isinstance(worst, str) else (held, worst, "")

@@ -93,3 +93,24 @@ def run_steps(run, stream, inputs, state, steps):
         said.append(found[:count])
         state = found[count:]
     return [np.stack(column, axis=1) for column in zip(*said, strict=True)]
+
+
+def nodes(folder):
+    """All nodes of a SavedModel, and the attributes of its functions."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    functions = [f for graph in saved.meta_graphs for f in graph.graph_def.library.function]
+    top = [n for graph in saved.meta_graphs for n in graph.graph_def.node]
+    return [*top, *(n for f in functions for n in f.node_def)], functions
+
+
+def check_names_no_device(folder, compiled=False):
+    """A SavedModel runs on a processor wherever it was made; XLA compiles some of it for the device it runs on, or nothing."""
+    found, functions = nodes(folder)
+    assert len(found) > 100
+    assert {n.device for n in found} <= {"", "/device:CPU:0", "/device:CPU:*"}
+    assert not [n.op for n in found if "cudnn" in n.op.lower()]
+    assert all(n.attr["data_format"].s in (b"", b"NHWC") for n in found)  # processors have no other convolutions
+    assert any(f.attr["_XlaMustCompile"].b for f in functions) == compiled

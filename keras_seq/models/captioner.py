@@ -72,7 +72,7 @@ def small_encoder(
         return layers.ReLU(dtype=dtype)(layers.BatchNormalization(momentum=0.9, dtype=dtype)(x))
 
     def convolution(filters, **kwargs):
-        return layers.Conv2D(filters, 3, padding="same", **of_all(), **kwargs)
+        return layers.Conv2D(filters, 3, padding="same", data_format="channels_last", **of_all(), **kwargs)
 
     def of_all():
         return {"use_bias": False, "kernel_initializer": copied(kernel_initializer), "dtype": dtype}
@@ -81,7 +81,8 @@ def small_encoder(
         x = normalised(convolution(min(32 * 2**i, 64), strides=2)(x))
     if features is None:
         return keras.Model(inputs, normalised(convolution(64)(x)), name="encoder")
-    features = normalised(layers.Dense(features, **of_all())(layers.Flatten(dtype=dtype)(x)))
+    flat = layers.Flatten(data_format="channels_last", dtype=dtype)(x)
+    features = normalised(layers.Dense(features, **of_all())(flat))
     return keras.Model(inputs, features, name="encoder")
 
 

@@ -168,6 +168,18 @@ def test_a_small_encoder_is_small_on_both_sides():
     assert small_encoder((8, 8, 1), features=7).output_shape == (None, 7)
 
 
+@pytest.mark.parametrize("features", [None, 7])
+def test_channels_stand_last_whatever_keras_is_set_to(features):
+    set_before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        shape = small_encoder((12, 96, 3), features=features).output_shape
+    finally:
+        keras.config.set_image_data_format(set_before)
+    assert shape == small_encoder((12, 96, 3), features=features).output_shape
+    assert {x.data_format for x in small_encoder((8, 8, 1)).layers if hasattr(x, "data_format")} == {"channels_last"}
+
+
 def test_every_argument_survives_the_configuration():
     given = {
         "features_as": "attention",

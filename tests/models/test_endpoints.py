@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import difference, litert
+from exported import check_names_no_device, difference, litert
 from token_models import SHAPE, WORDS, ids, made, pictures
 
 import keras_seq
@@ -45,7 +45,10 @@ def first_states(model):
 
 
 def check(model, read, begin, step, sizes):
-    """What the two give for tokens after one another is what the model gives for all of them at once."""
+    """What the two give for tokens after one another is what the model gives for all of them at once.
+
+    Gives what is carried into the last step, the state and the constants by their names.
+    """
     for rows, steps in sizes:
         given = {"rows": np.int32(rows), "tokens": ids(rows, steps), "images": pictures(rows)}[read]
         before = [] if read == "rows" else [given]
@@ -60,6 +63,16 @@ def check(model, read, begin, step, sizes):
         expected = np.asarray(model([*before, tokens] if before else tokens))
         assert np.ptp(expected, axis=1).max() > 0.01
         assert difference([np.stack(said, 1)], [expected]) < 1e-5
+    return carried, constants
+
+
+def check_unknown_tokens(step, carried, constants):
+    """A file, which can raise no error, has NaN for the logits of a row whose token is none of the vocabulary's."""
+    for wrong in (len(WORDS), -1):
+        tokens = np.array([wrong, *[WORDS.start] * (len(carried["state_0"]) - 1)], "int32")
+        assert np.isnan(step(tokens=tokens, **carried, **constants)[0]).all(axis=1).tolist() == [
+            t == wrong for t in tokens
+        ]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +82,7 @@ def test_steps_of_a_saved_model(name, tmp_path):
     """For any number of rows and any length, in what loads without keras_seq."""
     model, read = subject(name)
     model.export(tmp_path / "saved", verbose=False)
+    check_names_no_device(tmp_path / "saved")
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     begin = loaded.initial_state if read == "rows" else loaded.begin
 
@@ -90,7 +104,8 @@ def test_steps_in_litert(name, tmp_path):
     else:
         model.export(tmp_path / "begin.tflite", format="litert", endpoint="begin", **further)
         begin = litert(tmp_path / "begin.tflite")
-    check(model, read, begin, litert(tmp_path / "step.tflite"), [(3, 5), (3 if further else 2, 9)])
+    step = litert(tmp_path / "step.tflite")
+    check_unknown_tokens(step, *check(model, read, begin, step, [(3, 5), (3 if further else 2, 9)]))
 
 
 @pytest.mark.parametrize(
