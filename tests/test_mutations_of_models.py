@@ -1,5 +1,8 @@
 """Faults made on purpose in the models, their data and the metrics: each must fail the tests that stand beside it."""
 
+import pathlib
+import tempfile
+
 import pytest
 from mutants import (
     argument,
@@ -30,6 +33,7 @@ from keras_seq.models import (
     LossWatch,
     Seq2Seq,
     Vocabulary,
+    endpoints,
     generation,
     small_encoder,
     starts,
@@ -81,6 +85,16 @@ def likelihood(which, *given):
 
 def ids(*given):
     return suite("models/test_ids.py::moves_nothing", *given)
+
+
+def token_by_token(test):
+    """A test of the exported steps of a small model, in a folder of its own."""
+
+    def check():
+        with tempfile.TemporaryDirectory() as folder:
+            getattr(module("models/test_endpoints.py"), test)("ImageCaptioner, each_step", pathlib.Path(folder))
+
+    return check
 
 
 def captions(test, *given):
@@ -238,6 +252,22 @@ MUTANTS = [
         call("max", "image_shape"),
         calls("min"),
         [captioning("test_a_small_encoder_is_small_on_both_sides")],
+    ),
+    (
+        home(small_encoder),
+        "small_encoder",
+        call("Conv2D"),
+        without("data_format"),
+        [captioning("test_channels_stand_last_whatever_keras_is_set_to", None)],
+    ),
+    # endpoints
+    (endpoints, "one_token", call("undefined"), "{0}", [token_by_token("test_steps_in_litert")]),
+    (
+        endpoints,
+        "one_token",
+        display("undefined"),
+        "[{0}, *carried[:3]]",
+        [token_by_token("test_steps_of_a_saved_model")],
     ),
     # language models
     (LanguageModel, "logits", op("+"), "{0}", [language("test_equations", True)]),

@@ -94,6 +94,15 @@ def test_what_is_exported_where_there_is_a_gpu_runs_without(monkeypatch, tmp_pat
     assert difference([loaded.serve(x).numpy()], results(model, x)) < 1e-6
 
 
+@pytest.mark.deep
+def test_a_tensor_of_another_type_is_refused_by_litert(tmp_path):
+    stream = keras_seq.streaming(keras.Sequential([keras.Input((None, D)), keras_seq.GRU(2)]))
+    stream.export(tmp_path / "step.tflite", format="litert")
+    state = {f"state_{i}": np.asarray(s) for i, s in enumerate(stream.initial_state(1))}
+    with pytest.raises(ValueError, match=r"Got value of type FLOAT64 but expected type FLOAT32 .*input_0"):
+        litert(tmp_path / "step.tflite")(input_0=np.ones((1, D)), **state)
+
+
 @pytest.mark.parametrize("format", [pytest.param("tf_saved_model", marks=pytest.mark.deep), "step"])
 def test_a_tensor_of_another_type_is_answered_by_the_signature(format, tmp_path):
     model = keras.Sequential([keras.Input((None, D), name="x"), keras_seq.GRU(2)])
