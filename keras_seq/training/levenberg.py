@@ -13,7 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.arguments import boolean, needs_tensorflow, positive_integer, positive_number
-from keras_seq.training.residuals import Normal, Residuals, divergence, inputs_of, outline_of, prepared, total
+from keras_seq.training.residuals import (
+    Normal,
+    Residuals,
+    divergence,
+    inputs_of,
+    outline_of,
+    output_shape,
+    prepared,
+    total,
+)
 
 MOST_DAMPING = 1e10
 """Times the largest diagonal entry of J^T J: with more, no step is tried."""
@@ -188,7 +197,7 @@ class LevenbergMarquardt:
         """
         start = self._residuals.current()
         flat = inputs_of(self._residuals, "", x)
-        shape, _ = outline_of(self._residuals, flat)
+        shape = output_shape(outline_of(self._residuals, flat))
         data = self._data("", x, np.zeros(shape), None)
         jacobian = self._residuals.programs(data, self._by_xla(data, 1)).jacobian
         found = [jacobian(tf.constant(start), batch)[0].numpy() for batch in data.batches]

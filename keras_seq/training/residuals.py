@@ -15,11 +15,13 @@ from keras_seq._keras import carried_mask
 from keras_seq.arguments import finite_array, float64_array
 from keras_seq.shapes import fits
 from keras_seq.training.float64_copy import check_certain, check_model, float64_copy
-from keras_seq.training.sensitivities import Sensitivities, outline
+from keras_seq.training.sensitivities import Outline, Sensitivities, outline
 from keras_seq.typing import Tensor
 
 CHUNK_BYTES = 2**26
-"""How much of the Jacobian is held at a time, where a single row takes no more."""
+"""How much the derivatives of the largest tensor of a run may take, where those of a single row take no more."""
+COPIES = 5
+"""As many arrays of the sizes of these derivatives and of J^T J are held at a time."""
 ENTRIES_OF_A_STEP = 1600
 """Numbers of a Jacobian that take as long without XLA as a step of a loop over time does, beyond what both take with it."""
 FAR = 1e6
@@ -232,7 +234,8 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
     """
     flat = inputs_of(residuals, name, x)
     rows = len(flat[0])
-    shape, steps = outline_of(residuals, flat)
+    run = outline_of(residuals, flat)
+    shape = output_shape(run)
     y = float64_array(f"{name}y", y)
     y = y[..., None] if y.shape == shape[:-1] and shape[-1] == 1 else y
     if y.shape != shape:
@@ -253,24 +256,28 @@ def prepared(residuals: Residuals, name: str, x: Any, y: Any, sample_weight: Any
     largest = float(np.abs(y).max())
     if largest > LARGEST:
         raise ValueError(f"{name}y: expected numbers of at most {LARGEST:.0e}, got {largest:.3g}")
-    of_one = 8 * residuals.size * math.prod(shape[1:])
+    of_one = 8 * residuals.size * run.widest
     size = max(1, min(rows, CHUNK_BYTES // of_one))
-    wanted = 2 * size * of_one + 4 * 8 * residuals.size**2
+    wanted = COPIES * (size * of_one + 8 * residuals.size**2)
     if wanted > max_bytes:
         raise ValueError(
             f"model: expected a fit that takes at most {max_bytes} bytes, got {wanted}: {residuals.size} weights, "
-            f"{math.prod(shape[1:])} residuals of a row"
+            f"{run.widest} numbers of a row that change with each"
         )
     bound = FAR * max(largest, 1.0)
     batches = list(_batches(flat, y, weight, -(-rows // -(-rows // size))))
     entries = residuals.size * y.size
-    return Data(batches, bound, entries, steps * len(batches) + entries / ENTRIES_OF_A_STEP)
+    return Data(batches, bound, entries, run.steps * len(batches) + entries / ENTRIES_OF_A_STEP)
 
 
-def outline_of(residuals: Residuals, flat: list[np.ndarray]) -> tuple[tuple[int, ...], int]:
-    """`(the shape of the output for these inputs, the steps of the loops over time in one Jacobian)`."""
-    found, steps = outline(residuals.copy, [keras.KerasTensor(v.shape, v.dtype) for v in flat], residuals.size)
-    return tuple(tree.flatten(found)[0].shape), steps
+def outline_of(residuals: Residuals, flat: list[np.ndarray]) -> Outline:
+    """That of a run of the copy on these inputs."""
+    return outline(residuals.copy, [keras.KerasTensor(v.shape, v.dtype) for v in flat], residuals.size)
+
+
+def output_shape(run: Outline) -> tuple[int, ...]:
+    """That of the one output."""
+    return tuple(tree.flatten(run.output)[0].shape)
 
 
 def divergence(outputs: np.ndarray, bound: float) -> str | None:

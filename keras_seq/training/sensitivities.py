@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -143,21 +143,38 @@ class Sensitivities:
         return tf.transpose(self.of(x), [*range(1, len(x.shape) + 1), 0])
 
 
-def outline(model: keras.Model, inputs: Sequence[Any], directions: int) -> tuple[Any, int]:
-    """The outputs of a functional model for `KerasTensor`s, and how many steps of loops over time their derivatives take."""
-    steps = 0
+class Outline(NamedTuple):
+    """What is known of a run with derivatives before it.
+
+    Attributes:
+        output: the `KerasTensor` that the model puts out.
+        steps: of all loops over time together.
+        widest: how many numbers of a row the largest tensor has that a layer puts out.
+    """
+
+    output: Any
+    steps: int
+    widest: int
+
+
+def outline(model: keras.Model, inputs: Sequence[Any], directions: int) -> Outline:
+    """That of a functional model with one output for `KerasTensor`s, and so many directions of weights."""
+    steps, widest = 0, 1
 
     def call(operation, *args, **kwargs):
-        nonlocal steps
+        nonlocal steps, widest
         tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         if isinstance(operation, keras.Model) and has_memory(operation):
-            outputs, inner = outline(as_functional(operation), tensors, directions)
-            steps += inner
-            return outputs
+            inner = outline(as_functional(operation), tensors, directions)
+            steps, widest = steps + inner.steps, max(widest, inner.widest)
+            return inner.output
         steps += _loop_steps(operation, args, kwargs, tensors, directions)
-        return operation(*args, **kwargs)
+        results = operation(*args, **kwargs)
+        widest = max(widest, *(math.prod(y.shape[1:]) for y in tree.flatten(results)))
+        return results
 
-    return run_graph(model, list(inputs), call), steps
+    output = run_graph(model, list(inputs), call)
+    return Outline(output, steps, widest)
 
 
 def _loop_steps(operation, args, kwargs, tensors, directions):

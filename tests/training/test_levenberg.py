@@ -250,21 +250,22 @@ def test_by_xla_where_that_pays_and_the_sum_apart_where_the_jacobian_is_large(mo
             assert_close([found], [expected], 1e-7)
 
 
-def test_how_long_the_loops_of_a_jacobian_are():
+def test_how_long_the_loops_of_a_jacobian_are_and_how_wide_its_run():
     gru = keras_seq.GRU(2, return_sequences=True)
     both = keras_seq.Bidirectional(keras_seq.GRU(2, return_sequences=True))
     nested = keras.Sequential([keras.Input((None, 2)), gru, layers.Dense(1)])
-    for model, steps in (
-        (sequential(layers.Dense(1)), 0),
-        (narx("open"), 0),
-        (narx("closed"), T),
-        (sequential(nested, layers.GRU(2)), 2 * T),
-        (sequential(both), 2 * 3 * T * sum(v.shape.num_elements() for v in both.trainable_variables)),
+    for model, steps, widest in (
+        (sequential(layers.Dense(1)), 0, T),
+        (narx("open"), 0, T),
+        (narx("closed"), T, T),
+        (sequential(nested, layers.GRU(2)), 2 * T, 2 * T),
+        (sequential(both), 2 * 3 * T * sum(v.shape.num_elements() for v in both.trainable_variables), 4 * T),
     ):
         fit = residuals.Residuals(model)
         x, y = data(model)
         found = residuals.prepared(fit, "", x, y, None, 2**31)
         assert found.entries == y.size * fit.size
+        assert residuals.outline_of(fit, residuals.inputs_of(fit, "", x)).widest == widest
         assert found.work == steps + found.entries / residuals.ENTRIES_OF_A_STEP
 
 
@@ -283,7 +284,7 @@ def test_what_has_no_weight_is_not_read():
 def test_in_batches_as_at_once(monkeypatch):
     x, y = curve(11)
     fits = []
-    for size in (2**26, 8 * 10 * 3):  # three rows of ten weights
+    for size in (2**26, 8 * 10 * 3 * 3):  # three rows of three units, ten weights
         monkeypatch.setattr(residuals, "CHUNK_BYTES", size)
         model = small()
         trainer = LevenbergMarquardt(model, jit_compile=False)
@@ -595,7 +596,7 @@ REFUSED = {
     "bytes": (
         lambda: LevenbergMarquardt(small(100), max_bytes=10**6).fit(*curve(), verbose=0),
         ValueError,
-        r"takes at most 1000000 bytes, got \d{7}: 301 weights, 1 residuals of a row",
+        "takes at most 1000000 bytes, got 51784040: 301 weights, 100 numbers of a row that change with each",
     ),
     "epochs": (lambda: fit(small(), epochs=0), ValueError, "epochs: expected a positive integer"),
     "restarts": (lambda: fit(small(), restarts=-1), ValueError, "restarts: expected an integer of at least 0, got -1"),
