@@ -16,7 +16,7 @@ from keras_seq.arguments import needs_tensorflow, positive_integer
 from keras_seq.training.backup import Backup, is_chief
 from keras_seq.training.carries_states import CarriesStates
 from keras_seq.training.joint_loss import joint_losses, share
-from keras_seq.training.workers import agree, everyones, heard_by_all
+from keras_seq.training.workers import agree, everyones, heard_by_all, named_workers, several_workers
 
 _WRITES = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
 
@@ -70,9 +70,10 @@ def fit_distributed(
         The `keras.callbacks.History`, the same in all workers.
 
     Raises:
-        TypeError, ValueError: a model that is not compiled, or with XLA on several replicas, or with `steps_per_execution`; a
-            loss that gives one number for all rows where several replicas are to have parts of it; data of another kind; rows
-            that the replicas cannot share; workers whose data or backups differ; a backup of another model.
+        TypeError, ValueError: a model that is not compiled, or with XLA on several replicas, or with `steps_per_execution`, or
+            made outside of the strategy's scope where TF_CONFIG names several workers; a loss of one number for all rows where
+            several replicas are to have parts of it; data of another kind; rows that the replicas cannot share; workers
+            whose data or backups differ; a backup of another model.
 
     Example:
 
@@ -106,12 +107,18 @@ def fit_distributed(
     if not isinstance(backup, (str, os.PathLike, type(None))):
         raise TypeError(f"backup: expected a folder or None, got {backup!r:.80}")
     strategy = model.distribute_strategy
-    _check_compiled(model, strategy.num_replicas_in_sync)
+    _check_compiled(model, strategy)
     with heard_by_all(strategy):
         return _fit(model, data, epochs, validation_data, list(callbacks or []), verbose, backup, backup_every)
 
 
-def _check_compiled(model, replicas):
+def _check_compiled(model, strategy):
+    replicas, workers = strategy.num_replicas_in_sync, named_workers()
+    if workers > 1 and not several_workers(strategy):
+        raise ValueError(
+            f"model: expected one made in the scope of worker_strategy(), as TF_CONFIG names {workers} workers, each of which "
+            "would train one of its own, got one made outside"
+        )
     if replicas > 1 and model.jit_compile:
         raise ValueError(
             f"jit_compile: expected False on {replicas} replicas, as XLA compiles for one device alone, got True"

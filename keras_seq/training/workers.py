@@ -64,6 +64,11 @@ def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirrored
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+def named_workers() -> int:
+    """How many workers TF_CONFIG names; 0 without it."""
+    return len(_addresses(tf.distribute.cluster_resolver.TFConfigClusterResolver())) if "TF_CONFIG" in os.environ else 0
+
+
 def _addresses(cluster):
     jobs = cluster.cluster_spec().as_dict()
     return {f"{job} {i}": address for job in ("chief", "worker") for i, address in enumerate(jobs.get(job, []))}
@@ -104,20 +109,21 @@ def heard_by_all(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except CommonError:
         raise
     except BaseException as error:
-        if _several(strategy):
+        if several_workers(strategy):
             worker = f"{strategy.cluster_resolver.task_type} {strategy.cluster_resolver.task_id}"
             tell_other_workers(f"{worker} ended with {type(error).__name__}: {error!s:.200}")
         raise
 
 
-def _several(strategy):
+def several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy spans several processes."""
     resolver = getattr(strategy, "cluster_resolver", None)
     return resolver is not None and len(_addresses(resolver)) > 1
 
 
 def everyones(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> Any:
     """What each worker gives here, integers, for all its replicas: (replicas, n), or (1, n) where there is one worker."""
-    if not _several(strategy):
+    if not several_workers(strategy):
         return np.array([numbers])
     own = tf.constant([numbers], tf.int64)
     return gather(strategy)(strategy.experimental_distribute_values_from_function(lambda context: own)).numpy()

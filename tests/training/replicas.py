@@ -7,6 +7,7 @@ TF_CONFIG=.. python replicas.py 0 masks rows     # a worker of several
 import functools
 import os
 import sys
+import unittest.mock
 
 import keras
 import numpy as np
@@ -106,7 +107,9 @@ def differences(name, strategy):
 
 @functools.lru_cache
 def of_one_process(name):
-    return trained(name, tf.distribute.get_strategy())
+    with unittest.mock.patch.dict(os.environ):
+        os.environ.pop("TF_CONFIG", None)
+        return trained(name, tf.distribute.get_strategy())
 
 
 def apart(a, b):

@@ -187,6 +187,10 @@ def test_an_absent_worker_is_named(monkeypatch):
         wanted = f"TF_CONFIG: expected all workers within 0.3 seconds, did not find worker 2 at {addresses[2]}"
         with pytest.raises(TimeoutError, match=f"^{wanted}$"):
             worker_strategy(timeout=0.3)
+    with pytest.raises(
+        ValueError, match=r"model: expected one made in the scope of worker_strategy\(\), as TF_CONFIG names 3"
+    ):
+        fit_distributed(made(), DATA)
     monkeypatch.setenv("TF_CONFIG", config(3))
     with pytest.raises(ValueError, match=r"TF_CONFIG: expected a task that is one of worker 0, .*, got worker 3"):
         worker_strategy(timeout=0.3)
