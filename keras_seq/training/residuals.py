@@ -299,7 +299,9 @@ def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
     found = []
     for number, (spec, value) in enumerate(zip(wanted, flat, strict=True)):
         which = f"{name}x" if len(wanted) == 1 else f"{name}x[{number}]"
-        array = float64_array(which, value) if "float" in spec.dtype else np.asarray(value, spec.dtype)
+        array = float64_array(which, value)
+        if "int" in spec.dtype and not np.array_equal(array, np.floor(array)):
+            raise ValueError(f"{which}: expected integers, got others: {value!r:.80}")
         if array.ndim == 1 and spec.shape[1:] == (1,):
             array = array[:, None]
         if not fits(array.shape, spec.shape):
@@ -308,7 +310,7 @@ def inputs_of(residuals: Residuals, name: str, x: Any) -> list[np.ndarray]:
             raise ValueError(f"{which}: expected at least one row, got shape {array.shape}")
         if "float" in spec.dtype and not np.isfinite(array).all():
             raise ValueError(f"{which}: expected finite numbers, got NaN or infinity")
-        found.append(array)
+        found.append(array if "float" in spec.dtype else array.astype(spec.dtype))
     if len({len(v) for v in found}) > 1:
         raise ValueError(f"{name}x: expected as many rows in each array, got {[len(v) for v in found]}")
     return found

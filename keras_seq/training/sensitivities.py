@@ -108,6 +108,7 @@ class Sensitivities:
             cotangents = [tf.zeros_like(y) for y in found]
             outer.watch(cotangents)
             pulled = inner.gradient(found, sources, output_gradients=cotangents, unconnected_gradients="zero")
+            pulled = [tf.convert_to_tensor(g) for g in pulled]  # that of a table may be one of some of its rows
 
         def one(i):
             directions = [self.of(x)[i] for x in inputs]

@@ -480,6 +480,22 @@ def test_targets_may_be_zeros_or_small():
         assert losses[-1] < 1e-8
 
 
+def table():
+    return keras.Sequential(
+        [keras.Input((3,), dtype="int32"), layers.Embedding(5, 2), layers.Flatten(), layers.Dense(1, "tanh")]
+    )
+
+
+def test_a_table_of_vectors_is_trained_too():
+    model = table()
+    x = np.random.default_rng(0).integers(0, 5, (6, 3))
+    found = LevenbergMarquardt(model, jit_compile=False).jacobian(x)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(x))
+    expected = [tf.convert_to_tensor(g) for g in tape.gradient(total, model.trainable_variables)]
+    assert_close([found.sum(axis=(0, 1))], [np.concatenate([np.ravel(g) for g in expected])], 1e-5)
+
+
 def test_inputs_by_name_and_of_one_axis():
     x, y = curve(9)
     given, known = keras.Input((1,), name="given"), keras.Input((1,), name="also")
@@ -639,6 +655,7 @@ REFUSED = {
         TypeError,
         r"x: expected arrays of one shape, got \[\(4, 1\), \(3, 1\)\]",
     ),
+    "no integers": (lambda: fit(table(), np.full((8, 3), 1.5)), ValueError, "x: expected integers, got others: array"),
     "words": (lambda: fit(small(), [["a"]] * 8), TypeError, "x: expected numbers, got"),
     "weights": (
         lambda: fit(small(), None, None, np.ones(7)),
