@@ -348,8 +348,8 @@ HEAD = """# What is exported where
 
 Each cell has the size of the file and the largest difference of any result from that of the model it was made of, or says why
 there is none. `python benchmarks/exports.py` ([exports.py](../benchmarks/exports.py)) writes this page: float32, random
-weights, 4 units or so; {versions}. How each file is written and run is in
-[deployment.md](deployment.md), how a stream goes on in [streams.md](streams.md).
+weights, 4 units or so; {versions}.
+How each file is written and run is in [deployment.md](deployment.md), how a stream goes on in [streams.md](streams.md).
 
 [layers](#layers) · [steps](#steps) · [models](#models) · [microcontrollers](#microcontrollers)
 
