@@ -1,6 +1,6 @@
 """What is exported where: sizes of files, and how far off their results are; written to docs/export.md.
 
-    python benchmarks/exports.py                          # ten minutes on two cores
+    python benchmarks/exports.py                          # five minutes on two idle cores
     python benchmarks/exports.py --only LSTM Stacked      # some rows, nothing written
     python benchmarks/exports.py --all                    # every case of the tests
 
@@ -367,7 +367,7 @@ a full transition matrix.""",
 state. Layers that read constants or true outputs, and those that look ahead, have no step to export.""",
     "Models": """`forward` is the function that is trained, logits of all steps. What a model writes is compared as
 integers, so that 0 is the only difference that will do. Writing needs TensorFlow, and so has no StableHLO. What it begins from
-and a step are for whoever samples or searches outside; a SavedModel has all of them, and is one size.""",
+and a step are for whoever samples or searches outside; a SavedModel has them all.""",
 }
 
 
@@ -376,7 +376,7 @@ it (the arena, of TensorFlow Lite for Microcontrollers by its Python package, on
 `python benchmarks/arena.py` ([arena.py](../benchmarks/arena.py)) writes these rows alone. float16 and int8 are options of
 TensorFlow Lite's converter, which `Stream.export` hands on; int8 wants a sample of inputs and states, as arena.py gives it. The
 last column says what that interpreter does not take; LiteRT's own takes all. Layers that remember inputs in a ring (TDNN, TCN,
-WaveNet) need operations that it lacks, and int8 is too coarse for them."""
+WaveNet) need operations that it lacks, and are far off in int8."""
 
 
 def main(arguments=None):
