@@ -5,8 +5,11 @@ Axes: b batch, t time, d input features.
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from cases import Case, D
+
+needs_litert = pytest.mark.skipif(keras.__version__.startswith("3.12."), reason="Keras writes LiteRT since 3.13")
 
 
 def functional(subject, rows=None, steps=None):

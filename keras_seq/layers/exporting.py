@@ -31,8 +31,11 @@ def export_function(
         options: of that exporter.
 
     Raises:
-        ValueError: operations that the format does not have; a loop over time with any number of rows in LiteRT.
+        ValueError: LiteRT with Keras before 3.13; operations that the format does not have; a loop over time with any number
+            of rows in LiteRT.
     """
+    if format == "litert" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
+        raise ValueError(f"format: expected 'litert' with Keras 3.13 or later alone, got it with {keras.__version__}")
     signature = list(options.get("input_signature", inputs))
     given = {"verbose": False, **options, "input_signature": [signature]}
     if format == "litert":

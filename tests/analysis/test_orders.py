@@ -124,8 +124,8 @@ def test_a_series_without_inputs_and_the_table():
 
 def test_a_model_that_diverges_is_last():
     grows = 1.05 ** np.arange(400.0)
-    found = select_orders(grows[:60], output_delays=[1], validation=np.tile(np.sin(np.arange(40)), 20))
-    assert found.orders[0].free_run < math.inf  # the same growth, from a small start, stays near for 100 ranges
+    found = select_orders(grows[:60], output_delays=[1], validation=np.tile(np.sin(np.arange(40)), 10))
+    assert found.orders[0].free_run < math.inf  # it starts at 0 and what rounding adds does not grow enough
     wild = select_orders(2.0 ** np.arange(20.0), output_delays=[1], validation=np.sin(np.arange(40)) + 1)
     assert wild.orders[0].free_run == math.inf
     assert "diverges" in str(wild)

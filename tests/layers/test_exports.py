@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import QUICK, D
-from exported import check_names_no_device, data, difference, functional, litert, results, run_steps, write_litert
+from exported import (
+    check_names_no_device,
+    data,
+    difference,
+    functional,
+    litert,
+    needs_litert,
+    results,
+    run_steps,
+    write_litert,
+)
 from structures import STRUCTURES
 from test_streaming import MODELS, expected, made
 
@@ -27,6 +37,7 @@ def quick(names, first):
     return [pytest.param(name, marks=() if name in first else pytest.mark.deep) for name in names]
 
 
+@needs_litert
 @pytest.mark.parametrize("rows", [None, pytest.param(3, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("name", quick(MODELS, ["to_one"]))
 def test_litert_steps_of_a_model_are_the_model(name, rows, tmp_path):
@@ -53,6 +64,7 @@ def test_a_step_for_a_number_of_rows_takes_no_other(tmp_path):
         loaded.step(tf.ones((3, D)), state)
 
 
+@needs_litert
 @pytest.mark.deep
 @pytest.mark.parametrize("subject", [pytest.param(s, id=s.name) for s in SUBJECTS])
 def test_litert_for_one_number_of_rows(subject, tmp_path):
@@ -94,6 +106,7 @@ def test_what_is_exported_where_there_is_a_gpu_runs_without(monkeypatch, tmp_pat
     assert difference([loaded.serve(x).numpy()], results(model, x)) < 1e-6
 
 
+@needs_litert
 @pytest.mark.deep
 def test_a_tensor_of_another_type_is_refused_by_litert(tmp_path):
     stream = keras_seq.streaming(keras.Sequential([keras.Input((None, D)), keras_seq.GRU(2)]))
@@ -139,6 +152,7 @@ def test_exports_that_are_refused(given, error, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@needs_litert
 def test_operations_that_litert_does_not_have_are_named(tmp_path):
     model = keras.Sequential([keras.Input((None, D)), keras.layers.Dense(2)])
     spec = [tf.TensorSpec((2, D), "int32", name="x")]
@@ -149,6 +163,7 @@ def test_operations_that_litert_does_not_have_are_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@needs_litert
 @pytest.mark.deep
 def test_a_loop_of_any_number_of_rows_is_refused_by_litert(tmp_path):
     model = keras.Sequential([keras.Input((None, D)), keras_seq.GRU(2, return_sequences=True)])
@@ -157,6 +172,13 @@ def test_a_loop_of_any_number_of_rows_is_refused_by_litert(tmp_path):
         ValueError, match=r"input_signature: expected a known number of rows.*got shapes \[\(None, None, 3\)\]"
     ):
         export_function(lambda x: [model(x)], spec, model, tmp_path / "never.tflite", "litert", {})
+
+
+def test_litert_of_a_keras_that_does_not_write_it(tmp_path, monkeypatch):
+    stream = keras_seq.streaming(keras.Sequential([keras.Input((None, D)), keras_seq.GRU(2)]))
+    monkeypatch.setattr(keras, "__version__", "3.12.1")
+    with pytest.raises(ValueError, match=r"format: expected 'litert' with Keras 3\.13 .*, got it with 3\.12\.1"):
+        stream.export(tmp_path / "never.tflite", format="litert")
 
 
 def test_a_layer_whose_time_must_be_known_says_so(tmp_path):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import check_names_no_device, difference, litert
+from exported import check_names_no_device, difference, litert, needs_litert
 from token_models import SHAPE, WORDS, ids, made, pictures
 
 import keras_seq
@@ -97,6 +97,7 @@ def test_steps_of_a_saved_model(name, tmp_path):
     check(model, read, lambda **given: list(begin(tf.constant(given[read]))), step, [(3, 5), (2, 9)])
 
 
+@needs_litert
 @deep
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_steps_in_litert(name, tmp_path):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import litert
+from exported import litert, needs_litert
 from token_models import INPUTS, ids, made, pictures
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*Interpreter is deprecated")
+pytestmark = [needs_litert, pytest.mark.filterwarnings("ignore:.*Interpreter is deprecated")]
 # what each writes from, the name and the shape of that for three rows; of LanguageModel a prompt
 READ = {"LanguageModel": ("prompt", (3, None)), "Seq2Seq": ("tokens", (3, None)), "ImageCaptioner": ("images", None)}
 GREEDY = {"LanguageModel": {"decoder": "greedy"}}

@@ -233,6 +233,7 @@ def test_what_is_no_step_reaches_no_loss_no_metric_and_no_weight():
     found = trainer.train_on_batch(*broken((values, starts, real), wanted), return_dict=True)
     errors = (made(lambda: model)(values).numpy() - wanted)[real.numpy() == 1]  # not the same weights any more
     assert np.isfinite([*found.values(), *(w.sum() for w in model.get_weights())]).all()
+    trainer.reset_metrics()  # as Keras 3.13 and later do by themselves
     found = trainer.test_on_batch(*broken((values, starts, real), wanted), return_dict=True)
     np.testing.assert_allclose(found["loss"], np.mean(errors**2), rtol=1e-5)
     both = found["mae"]
