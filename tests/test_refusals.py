@@ -61,7 +61,7 @@ MAY_BE = {
     "gain": {"-1", "0", "1.5", "-0.5", "(1, 2)"},
     **{name: {"(1, 2)"} for name in ("input_delays", "output_delays", "dilations", "context", "pad_to")},
     **{name: {"None"} for name in ("merge_mode", "reduction", "features")},
-    "use_cudnn": {"True"},
+    **{name: {"True"} for name in ("use_cudnn", "jit_compile")},
     "r_min": {"0"},
     "max_phase": {"1.5"},
     "documents": {"(1, 2)", "array"},

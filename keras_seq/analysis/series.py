@@ -10,15 +10,15 @@ import numpy as np
 from keras_seq.arguments import finite_array, float64_array
 
 
-def series(name: str, value: Any, like: np.ndarray | None = None) -> np.ndarray:
-    """`value`, (t,), (t, k) or (b, t, k), as a float64 array (b, t, k), of as many rows and steps as `like`."""
+def series(name: str, value: Any, like: np.ndarray | None = None, of: str = "the other series") -> np.ndarray:
+    """`value`, (t,), (t, k) or (b, t, k), as a float64 array (b, t, k), of as many rows and steps as `like`, the array `of`."""
     found = finite_array(name, value)
     if found.ndim not in (1, 2, 3) or 0 in found.shape:
         raise ValueError(f"{name}: expected shape (t,), (t, k) or (b, t, k), got {found.shape}")
     found = found.reshape(found.shape if found.ndim == 3 else (1, len(found), -1))
     if like is not None and found.shape[:2] != like.shape[:2]:
         rows, steps = like.shape[:2]
-        raise ValueError(f"{name}: expected {rows} x {steps} steps, as the other series has, got {found.shape[:2]}")
+        raise ValueError(f"{name}: expected {rows} x {steps} steps, as {of} has, got {found.shape[:2]}")
     return found
 
 

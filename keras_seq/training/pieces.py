@@ -62,12 +62,14 @@ def _sequences(inputs, outputs):
     several = [isinstance(v, (list, tuple)) and all(hasattr(one, "shape") for one in v) for v in (inputs, outputs)]
     if not any(several):
         x = series("inputs", inputs)
-        return [(x, series("outputs", outputs, x))]
+        return [(x, series("outputs", outputs, x, "inputs"))]
     if not all(several) or len(inputs) != len(outputs) or not inputs:
         found = [f"{len(v)} arrays" if listed else "one" for v, listed in zip((inputs, outputs), several, strict=True)]
         raise ValueError(f"outputs: expected a list of as many arrays as the inputs, {found[0]}, got {found[1]}")
     xs = [series(f"inputs[{i}]", one) for i, one in enumerate(inputs)]
-    return [(x, series(f"outputs[{i}]", one, x)) for i, (x, one) in enumerate(zip(xs, outputs, strict=True))]
+    return [
+        (x, series(f"outputs[{i}]", one, x, f"inputs[{i}]")) for i, (x, one) in enumerate(zip(xs, outputs, strict=True))
+    ]
 
 
 def _cut(x, y, length, stride):
