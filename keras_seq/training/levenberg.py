@@ -334,9 +334,8 @@ class _Point:
         squares, norm = max(float(self.normal.squares), TINY), float(self.weights @ self.weights)
         eigenvalues = np.maximum(np.linalg.eigvalsh(self.normal.product), 0)  # which rounding may leave below
         self.effective = float(np.sum(eigenvalues / (eigenvalues + self.ratio)))
-        left = max(
-            n - self.effective, 1e-12 * n
-        )  # nothing but rounding, where there are no more residuals than weights
+        # nothing but rounding is left where there are no more residuals than weights
+        left = max(n - self.effective, 1e-12 * n)
         self.alpha, self.beta = self.effective / (2 * norm), left / (2 * squares)
         self.ratio = max(self.alpha / self.beta, TINY)
         determinant = float(np.sum(np.log(eigenvalues + self.ratio)))

@@ -90,9 +90,8 @@ class SnAp1(ForwardGradient):
 
     def _advance(self, jacobian, carried, weight_vjp):
         n = self._count * self._units
-        of_a_state = np.repeat(
-            np.eye(self._count), self._units, axis=1
-        )  # all its units: a weight reaches but one of them
+        # all units of a state together, as a weight reaches but one of them
+        of_a_state = np.repeat(np.eye(self._count), self._units, axis=1)
         together = tf.tile(tf.constant(of_a_state, jacobian.dtype)[:, None], [1, tf.shape(jacobian)[0], 1])
         flat, found = tf.reshape(jacobian, (-1, n * n)), []
         for m, places, immediate in zip(carried, self._reached, weight_vjp(together), strict=True):
