@@ -106,8 +106,9 @@ def test_what_was_read_is_what_the_model_read(server, models):
         np.testing.assert_allclose(np.array(found["weights"])[:count], expected[:, : len(text) + 1], atol=1e-5)
 
 
-def test_bodies_above_the_limit_are_refused(server):
-    status, found = server.ask("POST", "/predict", b" " * 100_001)
+@pytest.mark.parametrize("size", [100_001, 1 << 26])
+def test_bodies_above_the_limit_are_refused(server, size):
+    status, found = server.ask("POST", "/predict", b" " * size)  # written whole before the answer is read
     assert (status, found) == (413, {"error": "body: expected at most 100000 bytes, got more"})
 
 

@@ -178,21 +178,23 @@ def test_sessions_refuse(wrong):
 
 def status_of(pieces, headers=(), size=10, seconds=5.0):
     """The status and the body that the application sees, of a request whose body comes in these pieces."""
-    sent, seen, waiting = [], [], list(pieces)
+    sent, seen, endless = [], [], b"..." in pieces
 
     async def app(scope, receive, send):
         seen.append((await receive())["body"])
         await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b""})
 
     async def receive():
-        if not waiting:
+        if not pieces:
             await asyncio.sleep(60)
-        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting) or b"..." in pieces}
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces) or endless}
 
     async def send(message):
         sent.append(message)
 
     asyncio.run(LimitedBodies(app, size, seconds)({"type": "http", "headers": headers}, receive, send))
+    assert not sent[-1].get("more_body", False)
     return sent[0]["status"], seen
 
 
@@ -201,6 +203,23 @@ def test_bodies_are_limited_in_size_and_in_time():
     assert status_of([b"12345", b"678901"]) == (413, [])
     assert status_of([b""], [(b"content-length", b"11")]) == (413, [])
     assert status_of([b"..."], seconds=0.05) == (408, [])
+
+
+@pytest.mark.parametrize("headers", [(), [(b"content-length", b"30")]])
+def test_the_rest_of_a_body_that_is_too_long_is_read_before_the_connection_is_closed(headers):
+    pieces = [b"1234567890"] * 3
+    assert status_of(pieces, headers, size=5) == (413, [])
+    assert pieces == []
+
+
+def test_a_client_that_waits_to_be_asked_for_a_body_that_is_too_long_is_not_asked():
+    pieces = [b"1234567890"]
+    assert status_of(pieces, [(b"content-length", b"10"), (b"expect", b"100-continue")], size=5) == (413, [])
+    assert pieces == [b"1234567890"]
+
+
+def test_a_body_without_end_is_left_after_a_while():
+    assert status_of([b"..."], [(b"content-length", b"11")], seconds=0.05) == (413, [])
 
 
 def test_the_application_hears_nothing_of_a_client_that_went_away_before_its_body_was_there():
