@@ -10,32 +10,32 @@ from keras_seq.training.sensitivities import Sensitivities
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
-MODELS = dict(getattr(case, "values", case) for case in module("training/test_levenberg.py").MODELS)
+MODELS = dict(getattr(case, "values", case) for case in module("training/test_levenberg_jacobians.py").MODELS)
 
 
-def of(test, *given):
-    return suite(f"training/test_levenberg.py::{test}", *given)
+def of(file, test, *given):
+    return suite(f"training/test_{file}.py::{test}", *given)
 
 
 def jacobian(name):
-    return of("test_the_jacobian_is_that_of_backpropagation", name, MODELS[name])
+    return of("levenberg_jacobians", "test_the_jacobian_is_that_of_backpropagation", name, MODELS[name])
 
 
-MINIMUM = of("test_the_minimum_is_that_of_scipy")
-LOSS = of("test_the_loss_is_that_of_keras_with_weights_and_masks", "steps")
-FLOAT64 = of("test_in_float64_whatever_the_type_of_the_model", "float32")
-HELD_OUT = of("test_validation_ends_a_fit_with_the_best_weights")
-EVIDENCE = of("test_bayesian_estimates_are_those_of_the_evidence")
-EXPLODES = of("test_a_start_that_explodes_does_not_win")
-BEST = of("test_the_best_of_all_starts_wins")
-WHERE = of("test_a_run_that_diverges_says_where_and_changes_nothing")
-UNREAD = of("test_what_has_no_weight_is_not_read")
-PIECES = of("test_pieces_of_a_free_run")
+MINIMUM = of("levenberg_oracles", "test_the_minimum_is_that_of_scipy")
+LOSS = of("levenberg", "test_the_loss_is_that_of_keras_with_weights_and_masks", "steps")
+FLOAT64 = of("levenberg", "test_in_float64_whatever_the_type_of_the_model", "float32")
+HELD_OUT = of("levenberg", "test_validation_ends_a_fit_with_the_best_weights")
+EVIDENCE = of("levenberg_oracles", "test_bayesian_estimates_are_those_of_the_evidence")
+EXPLODES = of("levenberg", "test_a_start_that_explodes_does_not_win")
+BEST = of("levenberg", "test_the_best_of_all_starts_wins")
+WHERE = of("levenberg", "test_a_run_that_diverges_says_where_and_changes_nothing")
+UNREAD = of("levenberg", "test_what_has_no_weight_is_not_read")
+PIECES = of("free_run_pieces", "test_pieces_of_a_free_run")
 
 
 def batches():
     with pytest.MonkeyPatch.context() as patch:
-        of("test_in_batches_as_at_once", patch)()
+        of("levenberg", "test_in_batches_as_at_once", patch)()
 
 
 MUTANTS = [
@@ -65,7 +65,13 @@ MUTANTS = [
     (MemoryLoop, "_loop", call("_where", "n"), "n", [jacobian("masked")]),
     (MemoryLoop, "_steps", choice("go_backwards"), "{1}", [jacobian("backwards")]),
     (float64_copy, "_long", constant("float64"), "'float32'", [crashes(FLOAT64)]),
-    (float64_copy, "check_certain", display("training"), "kwargs", [of("test_refused", "dropout")]),
+    (
+        float64_copy,
+        "check_certain",
+        display("training"),
+        "kwargs",
+        [of("levenberg_refusals", "test_refused", "dropout")],
+    ),
     (pieces, "free_run_pieces", choice("stride"), "1 if stride is None else stride", [crashes(PIECES)]),
 ]
 

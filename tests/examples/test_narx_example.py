@@ -1,7 +1,7 @@
 """The NARX example: its parts against the equations, and the whole of it, small."""
 
-import importlib.util
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -9,16 +9,19 @@ import pytest
 
 import keras_seq
 
-PATH = pathlib.Path(__file__).parents[2] / "examples" / "narx.py"
+FOLDER = pathlib.Path(__file__).parents[2] / "examples"
 SMALL = ("--epochs", "20", "--fine-epochs", "16", "--units", "6", "--batch", "16", "--newton-epochs", "12", "--no-jit")
 
 
 @pytest.fixture(scope="module")
 def example():
-    specification = importlib.util.spec_from_file_location("narx_example", PATH)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import narx
+
+        yield narx
+    finally:
+        sys.path.remove(str(FOLDER))
 
 
 def test_plant(example):
