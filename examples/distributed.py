@@ -9,6 +9,7 @@ see, and TF_CONFIG in its environment (docs/distributed.md). The data are drawn:
 """
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -140,12 +141,15 @@ def loopback():
     return sum(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+@contextlib.contextmanager
+def held_ports(count):
+    """Ports of this machine. As they stay bound, though not listened at, no other program is given one meanwhile."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", 0))
+        yield [one.getsockname()[1] for one in sockets]
 
 
 def command(chosen, folder, *more):
@@ -157,23 +161,23 @@ def run(chosen, count, folder, die_at=0, restarts=3, more=()):
     """Start `count` workers; when one dies, stop the others and start all again. Return how often that was."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for restart in range(restarts + 1):
-        workers, ports = [], free_ports(count)
-        for i in range(count):
-            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
-            dies = ("--die-at", die_at) if die_at and restart == 0 and i == count - 1 else ()
-            workers.append(subprocess.Popen(command(chosen, folder, *more, *dies), env=environment))
-        codes = [None]
-        while None in codes and not any(codes):
-            time.sleep(0.1)
-            codes = [worker.poll() for worker in workers]
+        with held_ports(count) as ports, contextlib.ExitStack() as ended:
+            workers = []
+            for i in range(count):
+                cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+                environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
+                dies = ("--die-at", die_at) if die_at and restart == 0 and i == count - 1 else ()
+                workers.append(subprocess.Popen(command(chosen, folder, *more, *dies), env=environment))
+                ended.callback(workers[i].wait)
+                ended.callback(workers[i].kill)
+            codes = [None]
+            while None in codes and not any(codes):
+                time.sleep(0.1)
+                codes = [worker.poll() for worker in workers]
         if not any(codes):
             return restart
         dead = [f"worker {i} ended with {code}" for i, code in enumerate(codes) if code]
-        print(", ".join(dead) + "; all start again from the backup", flush=True)
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        print(", ".join(dead) + ("; all start again from the backup" if restart < restarts else ""), flush=True)
     raise SystemExit(f"the workers died {restarts + 1} times")
 
 

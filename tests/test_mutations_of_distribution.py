@@ -11,6 +11,7 @@ from mutants import ROOT, call, caught, choice, constant, crashes, label, module
 
 from keras_seq.training import distributed, joint_loss, workers
 from keras_seq.training.backup import Backup
+from keras_seq.training.replica_means import ReplicaMeans
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
 
@@ -55,6 +56,9 @@ IN_REPLICAS = [
     (joint_loss, "_terms", statement("carry_mask"), "pass", "ignored labels"),
     (joint_loss, "_terms", call("flatten"), "()", "masks"),
     (joint_loss, "_finite_in_all", call("all_reduce"), "{1}", "infinite gradients"),
+    (distributed, "_fit", call("take"), "None", "moving means"),
+    (ReplicaMeans, "take", op("!="), "{0} == {1}", "moving means"),
+    (ReplicaMeans, "_average", call("assign"), "None", "moving means"),
 ]
 MUTANTS = [*IN_ONE, *IN_REPLICAS]
 

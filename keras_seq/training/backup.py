@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq.training.replica_means import ReplicaMeans
+
 _TRAVELS = (tf.float32, tf.float64, tf.int32, tf.int64)  # what every way to gather carries
 
 
@@ -35,6 +37,7 @@ class Backup(keras.callbacks.Callback):
             self._restore(kept)
         self.epoch, self.batch = int(self._epoch), int(self._batch)
         self._last = self.batch
+        self._means = ReplicaMeans(model)
 
     def _restore(self, kept):
         path = self._manager.latest_checkpoint
@@ -56,6 +59,7 @@ class Backup(keras.callbacks.Callback):
     def _save(self, epoch, batch):
         self._epoch.assign(epoch)
         self._batch.assign(batch)
+        self._means.take()
         for states, variable in zip(self._states, self._carried, strict=True):
             states.assign(all_rows(self._strategy, variable))
         if is_chief(self._strategy):

@@ -16,9 +16,11 @@ from keras_seq.arguments import needs_tensorflow, positive_integer
 from keras_seq.training.backup import Backup, is_chief
 from keras_seq.training.carries_states import CarriesStates
 from keras_seq.training.joint_loss import joint_losses, share
+from keras_seq.training.replica_means import ReplicaMeans
 from keras_seq.training.workers import agree, everyones, heard_by_all, named_workers, several_workers
 
-_WRITES = (keras.callbacks.CSVLogger, keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard)
+_NAMES = ("CSVLogger", "ModelCheckpoint", "OrbaxCheckpoint", "RemoteMonitor", "TensorBoard")
+_OF_CHIEF = tuple(getattr(keras.callbacks, name) for name in _NAMES if hasattr(keras.callbacks, name))
 
 
 def fit_distributed(
@@ -39,8 +41,10 @@ def fit_distributed(
     N is the number of terms in the whole batch: of those that masks leave, or the sum of their weights, where the loss divides
     by it. So n replicas learn what one learns of the same batches, under masks and sample weights, and of a smaller last batch
     that they share unequally. What layers add to the loss counts by rows. A layer that looks at all rows, as
-    `BatchNormalization` does, sees those of its replica, and dropout draws in each. A model that does not take its loss by
-    `compute_loss` of Keras, in a `train_step` or `compute_loss` of its own, averages what the replicas have.
+    `BatchNormalization` does unless it is `synchronized`, sees those of its replica, and dropout draws in each. Weights that
+    no gradient changes, as moving means, are averaged over the replicas before each backup and at the end of each epoch. A
+    model that does not take its loss by `compute_loss` of Keras, in a `train_step` or `compute_loss` of its own, averages what
+    the replicas have.
 
     Keras 3.15's `fit` does not run under `MultiWorkerMirroredStrategy`: it makes tensors of values that are distributed. This
     is its loop, on the model's own `train_step` and `test_step`, metrics and callbacks, for that strategy, `MirroredStrategy`
@@ -56,9 +60,9 @@ def fit_distributed(
             gives one, for data shuffled anew.
         epochs: positive integer, at which epoch the training ends.
         validation_data: a `tf.data.Dataset` of such batches, scored after each epoch.
-        callbacks: Keras's, called in every worker, those of Keras that write files (`CSVLogger`, `ModelCheckpoint`,
-            `TensorBoard`) in the chief alone. The logs are of all workers, so that all decide alike; where one ends the
-            training for a reason of its own, all end after the same batch.
+        callbacks: Keras's, called in every worker, those of Keras that write files or send (`CSVLogger`, `ModelCheckpoint`,
+            `OrbaxCheckpoint`, `RemoteMonitor`, `TensorBoard`) in the chief alone. The logs are of all workers, so that all
+            decide alike; where one ends the training for a reason of its own, all end after the same batch.
         verbose: as in Keras; "auto" is 1 in the chief and 0 in the others.
         backup: folder that all workers see, for weights, optimizer, random numbers, carried states and the place in the data;
             None for none. When a worker dies all are to be started anew with the same arguments: they go on from the last
@@ -144,6 +148,7 @@ def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backu
     # those that may end an epoch are to end it in all workers
     asks = everyones(strategy, [any(map(_sees_batches, callbacks))]).any()
     train, test = _over_replicas(model, model.train_step), _over_replicas(model, model.test_step)
+    means = ReplicaMeans(model)
     model.stop_training = False
     called.on_train_begin()
     logs = {}
@@ -151,6 +156,7 @@ def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backu
         called.on_epoch_begin(epoch)
         passed = begin[1] if epoch == begin[0] else 0
         logs = _epoch(model, "data", _checked("data", of_epoch(epoch)), train, called, "train", passed, asks)
+        means.take()
         if validation_data is not None:
             called.on_test_begin()
             scores = _epoch(model, "validation_data", validation_data, test, called, "test")
@@ -168,7 +174,7 @@ def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backu
 def _callback_list(model, callbacks, keeper, verbose, epochs, steps):
     chief = is_chief(model.distribute_strategy)
     shown = int(chief) if verbose == "auto" else int(verbose)
-    chosen = [one for one in callbacks if chief or not isinstance(one, _WRITES)]
+    chosen = [one for one in callbacks if chief or not isinstance(one, _OF_CHIEF)]
     return keras.callbacks.CallbackList(
         [*chosen, *([keeper] if keeper else [])],
         add_history=True,
@@ -185,7 +191,7 @@ def _sees_batches(callback):
     hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
     own = (getattr(getattr(callback, hook), "__func__", None) for hook in hooks)
     default = (getattr(keras.callbacks.Callback, hook) for hook in hooks)
-    return not isinstance(callback, _WRITES) and any(a is not b for a, b in zip(own, default, strict=True))
+    return not isinstance(callback, _OF_CHIEF) and any(a is not b for a, b in zip(own, default, strict=True))
 
 
 def _checked(name, data):

@@ -41,6 +41,23 @@ def two_outputs():
     return inputs, {"scores": scores, "last": keras.layers.Dense(1, name="last")(scores[:, -1])}
 
 
+class Watches(keras.layers.Layer):
+    """Keeps a moving mean of what it is given, of which it changes nothing."""
+
+    def build(self, shape):
+        self.mean = self.add_weight(shape=shape[-1:], initializer="zeros", trainable=False)
+
+    def call(self, inputs, training=False):
+        if training:
+            self.mean.assign(0.5 * self.mean + 0.5 * keras.ops.mean(inputs, (0, 1)))
+        return inputs
+
+
+def behind(layer):
+    inputs, scores = memory(False)
+    return inputs, layer(scores)
+
+
 TARGETS = {"scores": Y, "last": Y[:, 0, :1]}
 CASES = {
     "masks": case(metrics=["mae"], weighted_metrics=["mse"], validates=True),
@@ -70,6 +87,10 @@ CASES = {
         batch=3,
         model=two_outputs,
         loss_weights={"scores": 2.0, "last": 0.5},
+    ),
+    "moving means": case(model=lambda: behind(Watches()), validates=True),
+    "normalized by all": case(
+        batch=3, model=lambda: behind(keras.layers.BatchNormalization(momentum=0.5, synchronized=True))
     ),
     "eager": case(loss=lambda: lambda y, p: keras.ops.mean(abs(y - p), -1), batch=3, run_eagerly=True),
     # of one row: the step is left out by all, and the scale of the loss halved
