@@ -57,7 +57,7 @@ IN_REPLICAS = [
     (joint_loss, "_terms", call("flatten"), "()", "masks"),
     (joint_loss, "_finite_in_all", call("all_reduce"), "{1}", "infinite gradients"),
     (distributed, "_fit", call("take"), "None", "moving means"),
-    (ReplicaMeans, "take", op("!="), "{0} == {1}", "moving means"),
+    (ReplicaMeans, "take", op("!="), "{0} != {0}", "moving means"),
     (ReplicaMeans, "_average", call("assign"), "None", "moving means"),
 ]
 MUTANTS = [*IN_ONE, *IN_REPLICAS]
