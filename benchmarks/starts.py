@@ -78,7 +78,7 @@ def sizes(layer, length):
     """
     rng = np.random.default_rng(0)
     further, cell = {}, getattr(layer, "cell", None)
-    if getattr(cell, "constants", ()):
+    if cell is not None and cell.constant_names:
         shape = (ROWS, 20, WIDTH) if isinstance(cell, keras_seq.AttentionCell) else (ROWS, WIDTH)
         further["constants"] = [tf.constant(rng.standard_normal(shape), tf.float32)]
     x = tf.Variable(rng.standard_normal((ROWS, length, WIDTH)), dtype=tf.float32)

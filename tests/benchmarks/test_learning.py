@@ -138,6 +138,9 @@ def test_sizes_at_the_start(learning):
     table = starts.over_depth((1, 4))
     rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:] for row in table.splitlines()[2:]}
     assert list(rows) == list(starts.DEEP)
+    alone = [row.strip("| ").split(" | ") for row in starts.over_length((2,)).splitlines()[2:]]
+    assert [name for name, *_ in alone] == list(starts.ALONE)
+    assert all(float(size) > 0 for name, size, *_ in alone if not name.startswith("AR"))
     now, before = (float(rows[name][1]) for name in ("TCN", "TCN, He's start as before"))
     assert now < 1.5 < before
     models = [row.strip("| ").split(" | ") for row in starts.of_models(quick=True).splitlines()[2:]]
