@@ -37,10 +37,13 @@ LAYERS = {
     "GRU": lambda: keras_seq.GRU(UNITS),
     "LSTM": lambda: keras_seq.LSTM(UNITS),
     "PeepholeLSTM": lambda: keras_seq.PeepholeLSTM(UNITS),
+    "NoForgetLSTM": lambda: keras_seq.NoForgetLSTM(UNITS),
+    "MinLSTM": lambda: keras_seq.MinLSTM(UNITS),
     "LRU": lambda: keras_seq.LRU(UNITS),
     "Stacked, 2 LSTMs": lambda: keras_seq.Stacked(keras_seq.LSTM, [UNITS, UNITS]),
     "TDNN": lambda: keras_seq.TDNN(UNITS, delays=4),
     "TCN": lambda: keras_seq.TCN(UNITS, dilations=[1, 2, 4]),
+    "WaveNet": lambda: keras_seq.WaveNet(UNITS, dilations=[1, 2, 4]),
 }
 KINDS = ("float32", "float16", "int8")
 HALF = {"supported_types": [tf.float16], "supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
@@ -136,16 +139,22 @@ def said_below(function):
         return found, log.read().decode(errors="replace")
 
 
-def arena(path):
-    """The bytes of it that are used once the interpreter stands; or why it does not."""
-    found, said = said_below(lambda: micro(path).print_allocations())
+def arena(path, function):
+    """`(the bytes of it that are used once the interpreter stands, function())`; or why it does not stand or run, and None."""
+
+    def run():
+        micro(path).print_allocations()
+        return function()
+
+    found, said = said_below(run)
     used = re.findall(r"Arena allocation total (\d+) bytes", said)
     if not isinstance(found, Exception) and used:
-        return int(used[0])
+        return int(used[0]), found
     lacking, refused = (
         re.findall(p, said) for p in (r"op for builtin opcode '(\w+)'", r"Node (\w+) \(number \d+\) failed")
     )
-    return f"has no {lacking[0]}" if lacking else f"its {refused[0]} has no such type" if refused else "not taken"
+    reason = f"has no {lacking[0]}" if lacking else f"its {refused[0]} has no such type" if refused else "not taken"
+    return reason, None
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -159,9 +168,10 @@ def cell(name, kind, folder):
     wanted = np.asarray(model(x))
     wanted = wanted[:, -1] if wanted.ndim == 3 else wanted
     found = [last_output(litert(path), stream, x)]
-    needed = arena(path) if INSTALLED else "not installed"
-    if isinstance(needed, int):
-        found.append(last_output(on_micro(path), stream, x))
+    needed, said = "not installed", None
+    if INSTALLED:
+        needed, said = arena(path, lambda: last_output(on_micro(path), stream, x))
+    found += [] if said is None else [said]
     worst = max(float(np.abs(y - wanted).max()) for y in found)
     ram, lacking = (f" + {needed:,}", None) if isinstance(needed, int) else ("", needed)
     return f"{path.stat().st_size:,}{ram}, {worst:.0e}", lacking

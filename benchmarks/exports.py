@@ -375,8 +375,9 @@ ON_MICROCONTROLLERS = """A step of 32 units over 3 features as LiteRT, for one r
 it (the arena, of TensorFlow Lite for Microcontrollers by its Python package, on 64 bits), and how far the 40th output is off.
 `python benchmarks/arena.py` ([arena.py](../benchmarks/arena.py)) writes these rows alone. float16 and int8 are options of
 TensorFlow Lite's converter, which `Stream.export` hands on; int8 wants a sample of inputs and states, as arena.py gives it. The
-last column says what that interpreter does not take; LiteRT's own takes all. Layers that remember inputs in a ring (TDNN, TCN,
-WaveNet) need operations that it lacks, and are far off in int8."""
+last column says what that interpreter does not take; LiteRT's own takes all. In int8 the state itself is rounded to 256 values
+after each step: that suits states that stay within bounds, not a sum that grows with each step, such as that of `NoForgetLSTM`,
+`ResidualRNN`, `MaskedMean`, or a `LinearRNN` that hardly forgets."""
 
 
 def main(arguments=None):

@@ -66,6 +66,9 @@ def steps(name, masked=True):
     return structure("test_steps_are_the_sequence", name, masked)
 
 
+RING = suite("layers/test_ring.py::test_what_was_written_is_read", 3, True)
+
+
 def config(name):
     return structure("test_configs", name)
 
@@ -216,10 +219,13 @@ MUTANTS = [
     (TDNN, "step_states", display("delayed", "seen"), "[{1}, {0}]", [steps("TDNN-uneven")]),
     (TDNN, "_weights", op("/"), "{0}", [plain("TDNN-uneven")]),
     (TDNN, "receptive_field", op("+"), "{0}", [FIELDS]),
-    (ring, "read", op("-"), "{0} - 1 - {1}", [steps("TDNN-past")]),
-    (ring, "write", op("+", 1), "{0}", [steps("TDNN-past", False)]),
-    (ring, "write", call("where", "following"), "{1}", [steps("TDNN-past")]),
-    (ring, "write", call("where", call("expand_dims")), "{1}", [steps("TDNN-past")]),
+    (ring, "read", op("-"), "{1} - 1", [RING]),
+    (ring, "write", choice("mask", within=op("+", 1)), "{0}", [RING]),
+    (ring, "write", call("where", call("expand_dims")), "{1}", [RING]),
+    (ring, "write", call("_chosen"), "vectors", [RING]),
+    (ring, "_chosen", call("logical_and"), "{0}", [RING]),
+    (ring, "_chosen", op("-"), "{0} - {1} + 1", [RING]),
+    (ring, "_wrapped", call("greater_equal"), calls("ops.greater"), [crashes(RING)]),
     (TCN, "_apply_layers", call("_dropped", nth=1), "{0}", [CHANNELS]),
     (TCN, "_apply_layers", op("+"), "{0}", [plain("TCN")]),
     (TCN, "_apply_layers", call("activation"), "{0}", [plain("TCN")]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from keras_seq.layers import ring
 
 
 def export_function(
@@ -41,7 +44,8 @@ def export_function(
     if format == "litert":
         given.setdefault("target_spec", {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]})
     try:
-        keras.Model.export(_Function(function, model), path, format=format, **given)
+        with ring.without_scattering() if format == "litert" else contextlib.nullcontext():
+            keras.Model.export(_Function(function, model), path, format=format, **given)
         if format == "onnx":
             import onnx
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import QUICK, D
+from conformance import randomised
 from exported import (
     check_names_no_device,
     data,
@@ -62,6 +63,39 @@ def test_a_step_for_a_number_of_rows_takes_no_other(tmp_path):
     state = loaded.initial_state(tf.constant(3))
     with pytest.raises(TypeError, match=r"TensorSpec\(shape=\(2, 3\), dtype=tf.float32"):
         loaded.step(tf.ones((3, D)), state)
+
+
+RINGS = {
+    "TDNN": lambda: keras_seq.TDNN(4, delays=3),
+    "TDNN of one number": lambda: keras_seq.TDNN(4, delays=2),
+    "TCN": lambda: keras_seq.TCN(4, dilations=[1, 2]),
+    "WaveNet": lambda: keras_seq.WaveNet(4, dilations=[1, 2]),
+}
+
+
+@needs_litert
+@pytest.mark.parametrize("kind", [pytest.param("float32", marks=pytest.mark.deep), "int8"])
+@pytest.mark.parametrize("name", quick(RINGS, ["TDNN"]))
+def test_steps_that_remember_inputs_on_a_microcontroller(name, kind, tmp_path):
+    """By operations that TensorFlow Lite for Microcontrollers has; int8 says what the model says, but for rounding."""
+    x = np.random.default_rng(0).normal(size=(1, 12, 1 if "one" in name else D)).astype("float32")
+    inputs = keras.Input((None, x.shape[-1]))
+    model = randomised(keras.Model(inputs, RINGS[name]()(inputs)))
+    stream = keras_seq.streaming(model)
+    state, observed, wanted = stream.initial_state(1), [], []
+    for now in np.moveaxis(x, 1, 0):
+        observed.append({"input_0": now, **{f"state_{i}": np.asarray(s) for i, s in enumerate(state)}})
+        y, state = stream.step(now, state)
+        wanted.append(y)
+    wanted = np.stack(wanted, 1)
+
+    further = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": lambda: observed}
+    stream.export(tmp_path / "step.tflite", format="litert", batch_size=1, **(further if kind == "int8" else {}))
+    operations = {op["op_name"] for op in tf.lite.Interpreter(str(tmp_path / "step.tflite"))._get_ops_details()}
+    assert not operations & {"SELECT", "SCATTER_ND", "FLOOR_MOD", "ONE_HOT"}, operations
+    state = [np.asarray(s) for s in stream.initial_state(1)]
+    found = run_steps(litert(tmp_path / "step.tflite"), stream, [x], state, x.shape[1])
+    assert difference(found, [wanted]) < (0.05 * np.abs(wanted).max() if kind == "int8" else 1e-6)
 
 
 @needs_litert
