@@ -16,7 +16,7 @@ import gc
 import json
 import os
 import pathlib
-import socket
+import re
 import subprocess
 import sys
 import tempfile
@@ -151,21 +151,19 @@ def direct(folder, rows, seconds):
 
 def start_server(folder):
     """`(process, port)` of a server of the models in this folder, when it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     paths = [str(p) for p in sorted(folder.iterdir())]
-    command = [sys.executable, str(EXAMPLES / "serve.py"), "--port", str(port), *paths]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return process, port
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
+    command = [sys.executable, str(EXAMPLES / "serve.py"), "--port", "0", *paths]
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, stderr=log)
+        for _ in range(3000):
+            said = pathlib.Path(log.name).read_text()
+            if listens := re.search(r"running on http://127.0.0.1:(\d+)", said):
+                return process, int(listens[1])
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
     process.kill()
-    raise RuntimeError("server: expected an answer within a minute, got none")
+    raise RuntimeError(f"server: expected one within five minutes, got none:\n{said}")
 
 
 def main(arguments=None):

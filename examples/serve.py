@@ -34,7 +34,7 @@ def main(arguments=None):
     )
     parser.add_argument("--quick", action="store_true", help="with --train: hardly train them")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=int, default=8000, help="0 for one that is free; the log names it")
     parser.add_argument("--connections", type=int, default=512, help="above so many, requests are answered 503")
     parser.add_argument("--grace", type=int, default=60, help="seconds for requests under way when it is ended")
     uvicorn = needed("uvicorn", "serve")

@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import os
 import pathlib
-import socket
+import re
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -19,18 +21,27 @@ class Server:
     def __init__(self, folder, *options):
         pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
         pytest.importorskip("uvicorn", reason="the server needs pip install keras_seq[serve]")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
         paths = [str(p) for p in sorted(folder.iterdir())]
-        command = [sys.executable, str(EXAMPLES / "serve.py"), "--port", str(self.port), *options, *paths]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            if self.answers():
-                return
-            assert self.process.poll() is None, "the server did not start"
+        command = [sys.executable, str(EXAMPLES / "serve.py"), "--port", "0", *options, *paths]
+        log, self._log = tempfile.mkstemp()
+        self.process = subprocess.Popen(command, stderr=log)
+        os.close(log)
+        until = time.monotonic() + 600
+        while not (listens := re.search(r"running on http://127.0.0.1:(\d+)", self.log())):
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.process.kill()
+                raise AssertionError(f"the server did not start:\n{self.log()}")
             time.sleep(0.1)
-        raise TimeoutError("the server did not start within a minute")
+        self.port = int(listens[1])
+
+    def log(self):
+        """What the server has written so far."""
+        return pathlib.Path(self._log).read_text()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.remove(self._log)
 
     def answers(self):
         """Whether it takes a request."""
@@ -41,7 +52,7 @@ class Server:
 
     def ask(self, method, path, body=None, headers=None):
         """`(status, body)`; a body that is neither bytes nor None goes as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=240)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body)
         connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
         answer = connection.getresponse()
@@ -50,19 +61,18 @@ class Server:
         return answer.status, json.loads(found) if found.startswith(b"{") else found
 
     def begin(self, path, body):
-        """A request of which the last byte is not sent yet; called, what comes sends it and gives `(status, body)`."""
-        connection, data = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60), json.dumps(body).encode()
+        """A request of which the last byte is not sent yet, as functions: one sends it, one gives `(status, body)`."""
+        connection, data = http.client.HTTPConnection("127.0.0.1", self.port, timeout=240), json.dumps(body).encode()
         connection.putrequest("POST", path)
         connection.putheader("content-type", "application/json")
         connection.putheader("content-length", str(len(data)))
         connection.endheaders(data[:-1])
 
-        def end():
-            connection.send(data[-1:])
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+        def answer():
+            found = connection.getresponse()
+            return found.status, json.loads(found.read())
 
-        return end
+        return lambda: connection.send(data[-1:]), answer
 
     def batches(self, kind):
         """How many batches of this kind were run, by their size."""

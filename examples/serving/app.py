@@ -34,6 +34,8 @@ class Limits:
     """seconds that the first of them waits for others"""
     body: int = 1 << 20
     """bytes of a request"""
+    upload: float = 10.0
+    """seconds in which they have to be there"""
     steps: int = 4096
     """steps of a sequence, or of a stream in one request"""
     text: int = 1000
@@ -132,7 +134,7 @@ def create_app(models: Iterable[Any], limits: Limits | None = None) -> FastAPI:
 
     app = FastAPI(title="keras_seq models", lifespan=lifespan)
     app.state.batchers = batchers
-    app.add_middleware(LimitedBodies, size=limits.body)
+    app.add_middleware(LimitedBodies, size=limits.body, seconds=limits.upload)
     _answer_errors(app)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

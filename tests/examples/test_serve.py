@@ -45,10 +45,9 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(models):
-    found = Server(models[0], "--sessions", "40", "--body", "100000", "--steps", "50", "--window", "0.05")
+    found = Server(models[0], "--sessions", "40", "--body", "100000", "--steps", "1000", "--window", "0.05")
     yield found
-    found.process.kill()
-    found.process.wait()
+    found.close()
 
 
 def together(function, items):
@@ -59,8 +58,12 @@ def together(function, items):
 def test_sequences_asked_for_together_are_answered_as_the_model_does(server, models):
     rng = np.random.default_rng(1)
     sequences = [rng.normal(size=(1 + i % 9, 2)).tolist() for i in range(24)]
-    answers = together(lambda s: server.post("/predict", {"sequence": s})["output"], sequences)
-    for sequence, answer in zip(sequences, answers, strict=True):
+    sends, answers = zip(*(server.begin("/predict", {"sequence": s}) for s in sequences), strict=True)
+    for send in sends:
+        send()
+    for sequence, (status, found) in zip(sequences, [answer() for answer in answers], strict=True):
+        assert status == 200
+        answer = found["output"]
         np.testing.assert_allclose(answer, models[1]["predict"](np.array([sequence], "float32"))[0], atol=1e-6)
     sizes = server.batches("predict")
     assert sum(size * count for size, count in sizes.items()) == 24
@@ -132,7 +135,7 @@ REFUSED = [
     ("/predict", b'{"sequence": [[1, Infinity]]}', 422, "expected finite numbers"),
     ("/predict", {"sequence": [[1, 1e39]]}, 422, "expected finite numbers that float32 holds"),
     ("/predict", {"sequence": [[1, 10**400]]}, 422, "expected numbers"),
-    ("/predict", {"sequence": [[1, 2]] * 51}, 422, "expected 1 to 50 steps, got 51"),
+    ("/predict", {"sequence": [[1, 2]] * 1001}, 422, "expected 1 to 1000 steps, got 1001"),
     ("/streams/none", {"steps": [[1, 2]]}, 404, "stream: expected one that is open"),
     ("/write", {"prompt": "é"}, 422, "prompt: expected what the vocabulary has, got 'é'"),
     ("/write", {"prompt": "\ud800"}, 422, "Unicode"),
@@ -168,7 +171,7 @@ def test_what_is_no_http_is_refused_and_the_server_goes_on(server):
 
 
 def test_nothing_more_is_run_for_a_client_that_goes_away(server, models):
-    x = np.random.default_rng(5).normal(size=(48, 2)).astype("float32")
+    x = np.random.default_rng(5).normal(size=(1000, 2)).astype("float32")  # in steps of 0.05 s, the window
     stream = server.post("/streams", {})["stream"]
     asked = {"write": ("/write", {"length": 2000}), "stream": (f"/streams/{stream}", {"steps": x.tolist()})}
     for kind, (path, body) in asked.items():
@@ -183,7 +186,6 @@ def test_nothing_more_is_run_for_a_client_that_goes_away(server, models):
     # the stream is free, and stands where it was
     found = server.post(f"/streams/{stream}", {"steps": x[:1].tolist()})["outputs"]
     np.testing.assert_allclose(found, models[1]["stream"](x[None, :1])[0], atol=1e-6)
-    # a step of either takes the window of 0.05 s
     counts = [server.batches("write")]
     while len(counts) < 2 or counts[-1] != counts[-2]:
         assert len(counts) < 20
@@ -194,10 +196,9 @@ def test_nothing_more_is_run_for_a_client_that_goes_away(server, models):
 @pytest.fixture
 def small(models):
     """A server of two streams at a time, for one test."""
-    found = Server(models[0], "--sessions", "2")
+    found = Server(models[0], "--sessions", "2", "--upload", "120", "--grace", "240")
     yield found
-    found.process.kill()
-    found.process.wait()
+    found.close()
 
 
 def test_streams_are_limited_and_at_its_end_the_server_answers_all_that_it_has_begun(small, models):
@@ -222,7 +223,9 @@ def test_streams_are_limited_and_at_its_end_the_server_answers_all_that_it_has_b
         while small.answers():
             pass
         assert not any(answer.done() for answer in (*texts, *streams))
-        statuses, found = zip(*(end() for end in begun), strict=True)
+        for send, _ in begun:
+            send()
+        statuses, found = zip(*(answer() for _, answer in begun), strict=True)
         assert statuses == (200,) * 4
         assert [text.result()[-1] for text in texts] == [{"end": "length"}] * 4
     expected = models[1]["stream"](np.concatenate([x, [last] * 2], axis=1)).numpy()
@@ -231,7 +234,7 @@ def test_streams_are_limited_and_at_its_end_the_server_answers_all_that_it_has_b
     np.testing.assert_allclose(found[-1]["outputs"], expected[0, -1:], atol=1e-5)
     for answer in found[:-1]:
         np.testing.assert_allclose(answer["output"], models[1]["predict"](x[:1, :9])[0], atol=1e-6)
-    assert small.process.wait(30) == 0
+    assert small.process.wait(240) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"window": -1.0}, {"steps": -1}, {"timeout": float("nan")}])

@@ -25,8 +25,7 @@ def shown(tmp_path_factory):
     assert demo.train(folder, quick=True) == sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)
     found = Server(folder)
     yield found
-    found.process.kill()
-    found.process.wait()
+    found.close()
 
 
 def test_the_commands_of_the_guide(shown, tmp_path):
@@ -134,7 +133,7 @@ def test_the_page_shows_the_models_at_work(opened, shown):
 
     path = f"/streams/{begun.value.json()['stream']}"
     page.goto("about:blank")
-    for _ in range(100):  # whoever leaves the page ends its stream
+    for _ in range(1200):  # whoever leaves the page ends its stream
         if shown.ask("POST", path, {"steps": [[0.0]]})[0] == 404:
             break
         time.sleep(0.1)

@@ -3,7 +3,7 @@
 import asyncio
 import pathlib
 import sys
-import time
+import threading
 
 import keras
 import numpy as np
@@ -67,13 +67,13 @@ def test_what_arrives_while_a_batch_runs_is_the_next_and_who_has_gone_is_left_ou
     seen = []
 
     async def run():
-        running = asyncio.Event()
+        running, arrived = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
 
         def slow(items):
             seen.append(list(items))
             loop.call_soon_threadsafe(running.set)
-            time.sleep(0.05)
+            arrived.wait()
             return items
 
         batcher = Batcher(slow, window=0.0)
@@ -82,6 +82,7 @@ def test_what_arrives_while_a_batch_runs_is_the_next_and_who_has_gone_is_left_ou
         others = [asyncio.create_task(batcher(i)) for i in (1, 2, 3)]
         await asyncio.sleep(0)
         others[1].cancel()
+        arrived.set()
         await batcher.close()
         return await first, await others[0], await others[2]
 
