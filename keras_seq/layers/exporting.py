@@ -34,33 +34,72 @@ def export_function(
         options: of that exporter.
 
     Raises:
-        ValueError: LiteRT with Keras before 3.13; operations that the format does not have; a loop over time with any number
-            of rows in LiteRT.
+        TypeError: a path that is none.
+        ValueError: LiteRT with Keras before 3.13, of another floating-point type than float32, or in a file whose name does not
+            end in .tflite; operations that the format does not have; a loop over time with any number of rows in LiteRT; a
+            signature of more or fewer tensors than the inputs. A file that was there before stays as it was.
     """
     if format == "litert" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
         raise ValueError(f"format: expected 'litert' with Keras 3.13 or later alone, got it with {keras.__version__}")
-    signature = list(options.get("input_signature", inputs))
+    signature, file = list(options.get("input_signature", inputs)), file_path(path, format)
+    if len(signature) != len(inputs):
+        raise ValueError(
+            f"input_signature: expected {len(inputs)} tensors, {[x.name for x in inputs]}, got {signature}"
+        )
     given = {"verbose": False, **options, "input_signature": [signature]}
     if format == "litert":
         given.setdefault("target_spec", {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]})
     try:
-        with ring.without_scattering() if format == "litert" else contextlib.nullcontext():
+        with _as_it_was(file), ring.without_scattering() if format == "litert" else contextlib.nullcontext():
             keras.Model.export(_Function(function, model), path, format=format, **given)
-        if format == "onnx":
-            import onnx
+            if format == "onnx":
+                import onnx
 
-            onnx.checker.check_model(os.fspath(path))
+                onnx.checker.check_model(os.fspath(path))
     except Exception as error:
-        lacking = sorted({a or b for a, b in re.findall(r"'tf\.(\w+)' op|No Op registered for (\w+)", str(error))})
-        if not lacking:
-            raise
-        Path(path).unlink(missing_ok=True)
-        if lacking == ["TensorListReserve"]:  # what a loop over time keeps its outputs in
-            raise ValueError(
-                "input_signature: expected a known number of rows, which LiteRT wants of a loop over time, "
-                f"got shapes {[tuple(x.shape) for x in signature]}"
-            ) from error
-        raise ValueError(f"format: expected one that has the operations {lacking}, got {format!r}") from error
+        if reason := _reason(str(error), format, signature):
+            raise ValueError(reason) from error
+        raise
+
+
+def file_path(path: str | os.PathLike[str], format: str) -> Path:
+    """Where something is written; for LiteRT the name of a file that Keras takes."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: expected a string or a path, got {path!r}")
+    if not os.fspath(path):
+        raise ValueError(f"path: expected the name of a file or a folder, got {path!r}")
+    if format == "litert" and not os.fspath(path).endswith(".tflite"):
+        raise ValueError(f"path: expected one that ends in '.tflite', got {os.fspath(path)!r}")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def _as_it_was(file):
+    """A file, or none, is as before where what stands inside fails."""
+    before = file.read_bytes() if file.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if before is None and file.is_file():
+            file.unlink()
+        elif before is not None and file.read_bytes() != before:
+            file.write_bytes(before)
+        raise
+
+
+def _reason(message, format, signature):
+    """What an exporter did not take, from its many lines; None if they are of something else."""
+    types = {"bf16": "bfloat16", "f16": "float16", "f64": "float64"}
+    others = sorted({types[t] for t in re.findall(r"x(bf16|f16|f64)>", message)}) if format == "litert" else []
+    if others:
+        return f"model: expected one of float32, in which LiteRT computes, got {', '.join(others)} in it"
+    lacking = sorted({a or b for a, b in re.findall(r"'tf\.(\w+)' op|No Op registered for (\w+)", message)})
+    if lacking == ["TensorListReserve"]:  # what a loop over time keeps its outputs in
+        return (
+            "input_signature: expected a known number of rows, which LiteRT wants of a loop over time, "
+            f"got shapes {[tuple(x.shape) for x in signature]}"
+        )
+    return f"format: expected one that has the operations {lacking}, got {format!r}" if lacking else None
 
 
 class _Function(keras.Model):

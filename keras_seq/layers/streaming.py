@@ -233,8 +233,10 @@ class Stream:
             **options: of Keras's exporter of "onnx" (`opset_version`) and of "litert" (`optimizations`, ..).
 
         Raises:
-            ValueError: another format, a batch size below 1, or a model with operations that LiteRT does not have.
-            TypeError: a batch size that is no integer, or options for a SavedModel.
+            ValueError: another format, a batch size below 1, or a model with operations that LiteRT does not have, or of other
+                types than float32; a path that is a file for a SavedModel, or does not end in `.tflite` for LiteRT. A file
+                that was there before stays as it was.
+            TypeError: a batch size that is no integer, a path that is none, or options for a SavedModel.
         """
         needs_tensorflow("Stream.export")
         if format not in FORMATS:
@@ -242,8 +244,10 @@ class Stream:
         rows = None if batch_size is None else positive_integer("batch_size", batch_size)
         if options and format == "tf_saved_model":
             raise TypeError(f"options: expected none for a SavedModel, got {sorted(options)}")
-        from keras_seq.layers.exporting import export_function
+        from keras_seq.layers.exporting import export_function, file_path
 
+        if format == "tf_saved_model" and file_path(path, format).is_file():
+            raise ValueError(f"path: expected a folder for a SavedModel, got the file {os.fspath(path)!r}")
         specs = self._specs(rows)
         flat = tree.flatten(specs)
 

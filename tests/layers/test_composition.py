@@ -20,6 +20,19 @@ def flat(results):
     return keras.tree.flatten(results)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", [keras_seq.LSTM, keras_seq.Elman, keras_seq.MinGRU])
+def test_no_rows_give_no_rows_and_no_gradient(kind, masked):
+    layer, x = keras_seq.Bidirectional(kind(4, return_sequences=True)), tf.zeros((0, 5, D))
+    with tf.GradientTape() as tape:
+        y = layer(x, mask=tf.zeros((0, 5), "bool") if masked else None, training=True)
+        loss = tf.reduce_sum(y)
+    assert y.shape == (0, 5, 8)
+    gradients = tape.gradient(loss, layer.trainable_variables)
+    assert not any(np.any(g) for g in gradients)
+    assert tf.function(layer)(x).shape == y.shape
+
+
 # -- whether a call returns the states is said by its caller ---------------------------------------------------------------
 
 

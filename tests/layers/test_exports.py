@@ -177,13 +177,36 @@ def test_a_tensor_of_another_type_is_answered_by_the_signature(format, tmp_path)
         ({"batch_size": 0}, ValueError, "batch_size: expected a positive integer, got 0"),
         ({"batch_size": 2.0}, TypeError, "batch_size: expected a positive integer, got 2.0"),
         ({"opset_version": 18}, TypeError, r"options: expected none for a SavedModel, got \['opset_version'\]"),
+        ({"format": "litert"}, ValueError, r"path: expected one that ends in '\.tflite', got '.*never'"),
+        ({"path": None}, TypeError, "path: expected a string or a path, got None"),
+        ({"path": b"never", "format": "litert"}, TypeError, "path: expected a string or a path, got b'never'"),
+        ({"path": ""}, ValueError, "path: expected the name of a file or a folder, got ''"),
+        ({"path": __file__}, ValueError, "path: expected a folder for a SavedModel, got the file '.*py'"),
+        (
+            {"path": "never.tflite", "format": "litert", "input_signature": [tf.TensorSpec((1, D))]},
+            ValueError,
+            r"input_signature: expected 3 tensors, \['input_0', 'state_0', 'state_1'\], got \[TensorSpec",
+        ),
     ],
 )
-def test_exports_that_are_refused(given, error, message, tmp_path):
+def test_exports_that_are_refused(given, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     stream = keras_seq.streaming(keras.Sequential([keras.Input((None, D)), keras_seq.GRU(2)]))
     with pytest.raises(error, match=message):
-        stream.export(tmp_path / "never", **given)
+        stream.export(**{"path": tmp_path / "never", **given})
     assert not list(tmp_path.iterdir())
+
+
+@needs_litert
+@pytest.mark.parametrize("dtype", quick(["mixed_float16", "mixed_bfloat16", "float64"], ["mixed_bfloat16"]))
+def test_floating_point_types_that_litert_does_not_have_are_named_and_what_was_there_stays(dtype, tmp_path):
+    layer = keras_seq.GRU(2, dtype=dtype)
+    stream = keras_seq.streaming(keras.Sequential([keras.Input((None, D), dtype=layer.variable_dtype), layer]))
+    (tmp_path / "good.tflite").write_bytes(b"good")
+    for name in ("good.tflite", "never.tflite"):
+        with pytest.raises(ValueError, match=f"model: expected one of float32, .* got {layer.compute_dtype} in it"):
+            stream.export(tmp_path / name, format="litert")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"good"]
 
 
 @needs_litert

@@ -301,7 +301,7 @@ def _specs(examples, lane, step):
     here, there = lane.rows[0].shape[0], step.rows
 
     def spec(x):
-        if x.shape.rank == 0 or None in (here, there, x.shape[0]):
+        if x.shape.rank == 0 or here == there or None in (here, there, x.shape[0]):  # of no rows, too
             return tf.TensorSpec(x.shape, x.dtype)
         return tf.TensorSpec([x.shape[0] * here // there, *x.shape[1:]], x.dtype)
 
