@@ -173,6 +173,13 @@ def known(x: Any) -> np.ndarray | None:
         return None
 
 
+def check_not_negative(name: str, x: Any) -> None:
+    """A ValueError that names the argument for a number that is below 0, or NaN, where values are known."""
+    values = known(x)
+    if values is not None and not (values >= 0).all():
+        raise ValueError(f"{name}: expected numbers of at least 0, got {values[~(values >= 0)][0]}")
+
+
 def string_or_none(name: str, value: Any) -> str | None:
     """`value`; a TypeError that names the argument unless it is a string or None."""
     if not isinstance(value, (str, type(None))):

@@ -74,6 +74,8 @@ def check_sequences(sequences, mask):
             "sequences: expected a tensor, got a ragged one; give `ragged.to_tensor()`, and as the mask "
             "`tf.sequence_mask(ragged.row_lengths())`"
         )
+    if hasattr(sequences, "dense_shape"):
+        raise TypeError("sequences: expected a dense tensor, got a sparse one; give `tf.sparse.to_dense(sequences)`")
     kind = backend.standardize_dtype(sequences.dtype)
     if not any(word in kind for word in ("float", "int", "bool")):
         raise TypeError(f"sequences: expected real numbers, got {kind}")
@@ -83,9 +85,11 @@ def check_sequences(sequences, mask):
 
 
 def check_mask(sequences, mask):
-    """A ValueError for a mask that is not (b, t) like the sequences, or, where its values are known, not of True and False."""
+    """An error for a mask that is not (b, t) like the sequences, or, where its values are known, not of True and False."""
     if mask is None:
         return
+    if not hasattr(mask, "shape"):
+        raise TypeError(f"mask: expected an array or a tensor (b, t), got a {type(mask).__name__}")
     if not fits(mask.shape, sequences.shape[:2]):
         raise ValueError(
             f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"

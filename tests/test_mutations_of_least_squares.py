@@ -1,7 +1,7 @@
 """Faults made on purpose in Levenberg-Marquardt and the Jacobians under it."""
 
 import pytest
-from mutants import call, caught, choice, constant, crashes, display, module, mutate, named, op, statement, suite
+from mutants import call, caught, choice, constant, crashes, display, item, module, mutate, named, op, statement, suite
 
 from keras_seq.training import LevenbergMarquardt, float64_copy, levenberg, pieces, residuals
 from keras_seq.training.memory_sensitivities import MemoryLoop
@@ -47,7 +47,9 @@ MUTANTS = [
     (levenberg._Point, "_gradient", op("+"), "{0}", [EVIDENCE]),
     (levenberg._Fit, "go", op("<", "score", "kept"), "{1} < {0}", [HELD_OUT]),
     (levenberg._Fit, "go", op("<", "kept", "least"), "True", [BEST]),
-    (LevenbergMarquardt, "fit", choice("number"), "start", [crashes(EXPLODES)]),
+    (LevenbergMarquardt, "fit", item("starts", "number"), "start", [crashes(EXPLODES)]),
+    (Residuals, "drawn", call("array_equal"), "False", [of("levenberg_refusals", "test_refused", "drawn alike")]),
+    (levenberg._Fit, "go", op("not", "count"), "False", [of("levenberg_refusals", "test_refused", "all masked")]),
     (Residuals, "_weighted", call("sqrt"), "{0}", [LOSS]),
     (Residuals, "_weighted", op("*", "mask", "cast"), "{0}", [LOSS]),
     (residuals, "prepared", call("where", "weight"), "y", [crashes(UNREAD)]),

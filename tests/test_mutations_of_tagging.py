@@ -6,7 +6,7 @@ from mutants import call, caught, crashes, home, module, mutate, named, op, suit
 from keras_seq.decoding import crf, crf_chain
 from keras_seq.decoding import viterbi as best
 from keras_seq.layers import CRF, spans
-from keras_seq.metrics import SpanScores
+from keras_seq.metrics import SpanScores, TagAccuracy, tag_accuracy
 from keras_seq.metrics import spans as scores_of_spans
 
 pytestmark = [pytest.mark.deep, pytest.mark.mutation]
@@ -24,7 +24,7 @@ def scored(row):
     return crashes(suite("metrics/test_span_scores.py::test_equal_to_seqeval_however_rows_are_divided", *row))
 
 
-SEQEVAL = module("metrics/test_span_scores.py").SEQEVAL
+SEQEVAL, NAMES = module("metrics/test_span_scores.py").SEQEVAL, ["O", "B-a", "I-a", "B-b"]
 READ = read(("B-a I-b I-b B-b", [("a", 0, 0), ("b", 1, 2), ("b", 3, 3)]))
 LOSS = fields("test_is_the_sum_over_all_sequences_and_its_slopes", None, False)
 IMPOSSIBLE = fields("test_what_is_impossible_has_the_loss_inf_and_no_gradient")
@@ -35,6 +35,8 @@ N_BEST = fields("test_viterbi_finds_the_best_sequences_in_order", "BIO", 4, Fals
 EQUAL = fields("test_of_equal_ways_the_lower_tag")
 ALLOWED = crashes(suite("layers/test_spans.py::test_what_the_schemes_allow"))
 WEIGHTED = crashes(suite("metrics/test_span_scores.py::test_rows_are_weighted_and_a_metric_can_be_reset"))
+NONE = "metrics/test_tag_accuracy.py::test_a_label_that_is_none_is_named_and_in_a_graph_makes_the_score_nan"
+COUNTED = crashes(suite("metrics/test_tag_accuracy.py::test_is_the_mean_over_real_steps", "potentials", "rows"))
 ALIKE = crashes(suite("metrics/test_span_scores.py::test_tags_scores_and_potentials_are_one"))
 
 MUTANTS = [
@@ -68,7 +70,12 @@ MUTANTS = [
     (spans, "allowed_transitions", op("==", "BIO"), "True", [ALLOWED]),
     (SpanScores, "update_state", call("to_front"), "({0}, 0)", [scored(SEQEVAL[0])]),
     (SpanScores, "update_state", op("*", "weight"), "{0}", [WEIGHTED]),
-    (SpanScores, "_tags_of", call("logical_and"), "real", [ALIKE]),
+    (tag_accuracy, "predicted_tags", call("logical_and"), "real", [ALIKE]),
+    (TagAccuracy, "update_state", call("cast", "real"), "ops.ones_like({0}, dtype=self.dtype)", [COUNTED]),
+    (TagAccuracy, "update_state", op("*", "given"), "{0}", [COUNTED]),
+    (TagAccuracy, "update_state", op("*", "right"), "{0}", [COUNTED]),
+    (SpanScores, "update_state", call("where", "wrong"), "{2}", [crashes(suite(NONE, lambda: SpanScores(NAMES), 4))]),
+    (TagAccuracy, "update_state", op("==", "tags"), "{0} != {1}", [COUNTED]),
     (SpanScores, "_spans", op("==", "kind"), "True", [scored(SEQEVAL[0])]),
     (SpanScores, "result", op(">"), "{0} >= 0", [scored(SEQEVAL[4])]),
     (scores_of_spans, "_ratio", call("where", nth=0), "x / y", [WEIGHTED]),

@@ -127,6 +127,7 @@ def classes():
     found["CRFLoss"] = (decoding.CRFLoss, {})
     found["ViterbiTags"] = (decoding.ViterbiTags, {})
     found["SpanScores"] = (metrics.SpanScores, {"tags": ["O", "B-a", "I-a"]})
+    found["TagAccuracy"] = (metrics.TagAccuracy, {})
     for cls in (BlockIdentity, SpectralRadiusConstraint, SpectralRadiusInitializer, SpectralRadiusRegularizer):
         found[cls.__name__] = (cls, {})
     found["GradientMonitor"] = (GradientMonitor, {"data": (np.zeros((2, 3)), np.zeros(2))})

@@ -262,7 +262,7 @@ def _checked(forecast, t, s, steps, outputs):
     """Forecasts (b, steps, k) as float64; an error if they have another shape."""
     found = numbers("models: of forecasts", forecast(t, s))
     if found.shape != (len(t), steps, outputs):
-        raise ValueError(f"models: expected forecasts of shape {(len(t), steps, outputs)}, got {found.shape}")
+        raise ValueError(f"models: expected forecasts of shape {(len(t), int(steps), outputs)}, got {found.shape}")
     return found
 
 

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq.arguments import boolean, known
+from keras_seq.arguments import boolean, known, tensor
 from keras_seq.decoding.crf_chain import (
+    as_labels,
     check_labels,
     check_potentials,
     log_forward,
@@ -76,8 +77,10 @@ class CRFLoss(LongLoss):
         super().__init__(reduction, name, dtype)
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        y_true, y_pred = as_labels("labels", y_true), tensor("potentials", y_pred, "numbers")
         shape = () if sample_weight is None else tuple(np.shape(sample_weight))
-        if len(shape) > 1 and not fits(shape, (None, 1)):
+        rows = y_pred.shape[:1]
+        if shape and not (fits(shape, rows) or fits(shape, (*rows, 1))):
             raise ValueError(f"sample_weight: expected one for each row, (b,), got shape {shape}")
         return super().__call__(y_true, y_pred, sample_weight)
 
@@ -204,10 +207,10 @@ def crf_check_labels(
     crf_check_labels(np.array([[1, 2, 0]]), ["O", "B-day", "I-day"], "BIO")
     ```
     """
-    labels = np.asarray(labels)
+    labels = _array("labels", labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels: expected integers of shape (b, t), got {labels.dtype} {labels.shape}")
-    real = np.ones(labels.shape, bool) if mask is None else np.asarray(mask)
+    real = np.ones(labels.shape, bool) if mask is None else _array("mask", mask)
     if real.shape != labels.shape or real.dtype != bool:
         raise ValueError(f"mask: expected booleans of shape {labels.shape}, got {real.dtype} {real.shape}")
     given, number = check_tags(tags)
@@ -220,6 +223,14 @@ def crf_check_labels(
         raise ValueError(
             f"labels: {len(wrong)} of {len(labels)} rows are wrong, the first is row {row}: at step {step} {message}"
         )
+
+
+def _array(name, value):
+    """An array; a TypeError that names the argument if it is none."""
+    try:
+        return np.asarray(ops.convert_to_numpy(value) if hasattr(value, "dtype") else value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected an array, got {value!r:.80}") from error
 
 
 def _log_of_share(scores, index):

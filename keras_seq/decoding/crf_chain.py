@@ -21,7 +21,8 @@ def check_potentials(potentials):
     shape = tuple(potentials.shape)
     if len(shape) != 4 or static(shape[3]) is None or shape[2] != shape[3] or shape[3] < 2 or 0 in shape:
         raise ValueError(
-            f"potentials: expected shape (b, t, k, k) with k of 2 or more, as keras_seq.CRF gives them, got {shape}"
+            "potentials: expected shape (b, t, k, k) with b and t of 1 or more and k of 2 or more, as keras_seq.CRF gives "
+            f"them, got {shape}"
         )
     return ops.convert_to_tensor(potentials, dtype=long_type(potentials.dtype))
 
@@ -39,24 +40,34 @@ def real_steps(potentials):
 
 def check_labels(labels, potentials, real):
     """`(labels (b, t) as int32, tags there are; those before them, 0 at the start; where they are none)`."""
-    labels = tensor("labels", labels, "numbers")
+    labels = as_labels("labels", labels)
     if not fits(labels.shape, potentials.shape[:2]):
         raise ValueError(f"labels: expected shape {tuple(potentials.shape[:2])}, got {tuple(labels.shape)}")
-    size = potentials.shape[-1]
-    outside = ops.logical_or(labels < 0, labels >= size)
-    if "float" in backend.standardize_dtype(labels.dtype):  # which Keras makes of the targets of a loss
-        outside = ops.logical_or(outside, labels != ops.floor(labels))
-    outside = ops.logical_and(real, outside)
-    values = known(outside)
-    if values is not None and values.any():
-        row, step = np.argwhere(values)[0]
-        got = known(labels)[row, step]
-        raise ValueError(f"labels: expected integers from 0 to {size - 1}, got {got:g} at row {row}, step {step}")
+    outside = outside_tags("labels", labels, potentials.shape[-1], real)
     there = ops.logical_and(real, ops.logical_not(outside))
     labels = ops.cast(ops.where(there, labels, ops.zeros_like(labels)), "int32")
     number = ops.cumsum(ops.cast(real, "int32"), axis=1)  # of the step among the real ones, from 1
     # a hidden step, whose label is 0, adds nothing to the real one before it
     return labels, _in_order(labels, number, ops.maximum(number - 1, 0)), outside
+
+
+def as_labels(name, labels):
+    """Labels as a tensor of numbers; booleans are 0 and 1."""
+    return tensor(name, ops.cast(labels, "int32") if getattr(labels, "dtype", None) == "bool" else labels, "numbers")
+
+
+def outside_tags(name, tags, size, real):
+    """Which real steps (b, t) have none of the tags 0 to `size` - 1; where values are known, a ValueError for the first."""
+    outside = ops.logical_or(tags < 0, tags >= size)
+    if "float" in backend.standardize_dtype(tags.dtype):  # which Keras makes of the targets of a loss
+        outside = ops.logical_or(outside, tags != ops.floor(tags))
+    outside = ops.logical_and(real, outside)
+    values = known(outside)
+    if values is not None and values.any():
+        row, step = np.argwhere(values)[0]
+        got = known(tags)[row, step]
+        raise ValueError(f"{name}: expected integers from 0 to {size - 1}, got {got:g} at row {row}, step {step}")
+    return outside
 
 
 def _in_order(labels, number, wanted):

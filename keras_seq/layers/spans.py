@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ def tags_to_spans(tags: Iterable[str]) -> list[Span]:
         A list of `(start, stop, type)`, in their order; the span is `sequence[start:stop]`.
 
     Raises:
-        TypeError, ValueError: a tag that is no string, or none of these.
+        TypeError, ValueError: tags that are not one a step; a tag that is no string, or none of these.
 
     Example:
 
@@ -48,7 +49,7 @@ def tags_to_spans(tags: Iterable[str]) -> list[Span]:
     """
     spans: list[Span] = []
     before = ("O", "")
-    for step, tag in enumerate(tags):
+    for step, tag in enumerate(_many("tags", tags, "names")):
         now = parts_of_tag(tag)
         if _goes_on(before, now):
             spans[-1] = spans[-1]._replace(stop=step + 1)
@@ -87,7 +88,7 @@ def spans_to_tags(spans: Iterable[tuple[int, int, str]], length: int, scheme: st
     if length < 0:
         raise ValueError(f"length: expected an integer of at least 0, got {length}")
     tags = ["O"] * length
-    for start, stop, kind in map(_checked, spans):
+    for start, stop, kind in map(_checked, _many("spans", spans, "(start, stop, type)")):
         if not 0 <= start < stop <= length:
             raise ValueError(
                 f"spans: expected 0 <= start < stop <= {length}, the length, got {(int(start), int(stop), kind)}"
@@ -126,8 +127,8 @@ def check_tags(tags: Any) -> tuple[Any, int]:
     if isinstance(tags, (list, tuple)):
         names = check_names(tags)
         return names, len(names)
-    if isinstance(tags, str):
-        raise TypeError(f"tags: expected a list of names or their number, got {tags!r}")
+    if isinstance(tags, bool) or not isinstance(tags, numbers.Integral):
+        raise TypeError(f"tags: expected a list of names or their number, got {tags!r:.80}")
     number = positive_integer("tags", tags)
     if number < 2:
         raise ValueError(f"tags: expected two or more, got {number}")
@@ -175,6 +176,13 @@ def _prefix(since_start, to_stop, scheme):
     if scheme == "BIOES" and to_stop == 1:
         return "E" if since_start else "S"
     return "I" if since_start else "B"
+
+
+def _many(name, values, what):
+    """The values; a TypeError for one string, or what cannot be gone through."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected a list of {what}, got {values!r:.80}")
+    return values
 
 
 def _checked(span):

@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-from keras_seq.arguments import known, string_or_none
+from keras_seq.arguments import check_not_negative, string_or_none
 from keras_seq.cells.floats import long_type
 from keras_seq.decoding.tokens import checked
 from keras_seq.shapes import fits
@@ -41,9 +41,7 @@ class _Likelihood(keras.metrics.Metric):
                 raise ValueError(
                     f"sample_weight: expected one per row, or of shape {tuple(targets.shape)}, got {tuple(given.shape)}"
                 )
-            values = known(given)
-            if values is not None and not (values >= 0).all():
-                raise ValueError(f"sample_weight: expected numbers of at least 0, got {values[~(values >= 0)][0]}")
+            check_not_negative("sample_weight", given)
             weights = weights * ops.reshape(given, (*ops.shape(given), *[1] * (len(targets.shape) - len(given.shape))))
         if self.pad is not None:
             weights = ops.where(ops.equal(targets, self.pad), ops.zeros_like(weights), weights)

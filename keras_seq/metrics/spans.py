@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seq._keras import carried_mask
-from keras_seq.arguments import one_of, string_or_none
+from keras_seq.arguments import check_not_negative, one_of, string_or_none
 from keras_seq.cells.floats import long_type
+from keras_seq.decoding.crf_chain import as_labels, outside_tags
 from keras_seq.decoding.ctc_lattice import to_front
-from keras_seq.decoding.viterbi import viterbi
 from keras_seq.layers.spans import PREFIXES, check_names, parts_of_tag
+from keras_seq.metrics.tag_accuracy import predicted_tags
 from keras_seq.shapes import fits
 from keras_seq.typing import Config, DType, Tensor
 
@@ -45,7 +45,8 @@ class SpanScores(keras.metrics.Metric):
         A dict of "precision", "recall" and "f1", so that callbacks can watch "val_f1".
 
     Raises:
-        TypeError, ValueError: tags that are no such names, an unknown average, inputs of other shapes.
+        TypeError, ValueError: tags that are no such names, an unknown average, inputs of other shapes; weights below 0, and
+            labels or tags that are none of the k, at real steps. In a graph such labels make the scores NaN.
 
     Example:
 
@@ -81,15 +82,18 @@ class SpanScores(keras.metrics.Metric):
         )
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
-        found, real = self._tags_of(y_pred)
-        y_true = ops.convert_to_tensor(y_true)
+        found, real, _ = predicted_tags(y_pred, len(self.tags))
+        y_true = as_labels("y_true", y_true)
         if not fits(y_true.shape, found.shape):
             raise ValueError(f"y_true: expected shape {tuple(found.shape)}, got {tuple(y_true.shape)}")
+        wrong = [outside_tags(name, y, len(self.tags), real) for name, y in (("y_true", y_true), ("y_pred", found))]
+        wrong = ops.any(ops.logical_or(*wrong), axis=1)
+        real = ops.logical_and(real, ops.logical_not(wrong)[:, None])
         tags = [ops.where(real, ops.cast(y, "int32"), 0) for y in (y_true, found)]
         tags = [to_front(y, real, -1)[0] for y in tags]  # a hidden step parts no span
         there, found = (self._spans(y) for y in tags)
         right = ops.logical_and(*(x == y for x, y in zip(there, found, strict=True)))
-        weight = self._weights(sample_weight, y_true)
+        weight = ops.where(wrong[:, None, None], float("nan"), self._weights(sample_weight, y_true))
         for count, (kind, _), counted in (
             (self.right, there, right),
             (self.there, there, ops.ones_like(right)),
@@ -109,24 +113,6 @@ class SpanScores(keras.metrics.Metric):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "tags": self.tags, "average": self.average}
-
-    def _tags_of(self, y_pred):
-        """`(tags (b, t), which steps are real (b, t))` of potentials, scores or tags."""
-        mask, y_pred = carried_mask(y_pred), ops.convert_to_tensor(y_pred)
-        k = len(self.tags)
-        if fits(y_pred.shape, (None, None, k, k)):
-            tags = viterbi(y_pred)[0]
-        elif fits(y_pred.shape, (None, None, k)):
-            tags = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-        elif len(y_pred.shape) == 2:
-            tags = ops.cast(y_pred, "int32")
-        else:
-            raise ValueError(
-                f"y_pred: expected potentials (b, t, {k}, {k}), scores (b, t, {k}) or tags (b, t), got shape "
-                f"{tuple(y_pred.shape)}"
-            )
-        real = tags >= 0
-        return tags, real if mask is None else ops.logical_and(real, ops.cast(mask, "bool"))
 
     def _spans(self, tags):
         """`(types (b, t), starts (b, t))` of the spans that end at each step, types 0 where none does."""
@@ -153,6 +139,7 @@ class SpanScores(keras.metrics.Metric):
         weight = ops.cast(sample_weight, self.dtype)
         if not any(fits(weight.shape, shape) for shape in ((y_true.shape[0],), (y_true.shape[0], 1))):
             raise ValueError(f"sample_weight: expected one for each row, (b,), got shape {tuple(weight.shape)}")
+        check_not_negative("sample_weight", weight)
         return ops.reshape(weight, (-1, 1, 1))
 
 
@@ -167,4 +154,4 @@ def _scores(right, found, there):
 
 def _ratio(x, y):
     """x / y, 0 where y is 0."""
-    return ops.where(y > 0, x / ops.where(y > 0, y, ops.ones_like(y)), ops.zeros_like(y))
+    return ops.where(y == 0, ops.zeros_like(y), x / ops.where(y == 0, ops.ones_like(y), y))

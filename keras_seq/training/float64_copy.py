@@ -33,7 +33,7 @@ def float64_copy(model: keras.Model, weights: bool = True) -> keras.Model:
 
     def call(operation, *args, **kwargs):
         if id(operation) not in copies:
-            copies[id(operation)] = type(operation).from_config(_in_float64(operation.get_config()))
+            copies[id(operation)] = _again(operation)
         return copies[id(operation)](*args, **kwargs)
 
     inputs = tree.map_structure(
@@ -49,6 +49,16 @@ def float64_copy(model: keras.Model, weights: bool = True) -> keras.Model:
         for ours, theirs in zip(copy.variables, model.variables, strict=True):
             ours.assign(keras.ops.cast(theirs, ours.dtype))
     return copy
+
+
+def _again(layer):
+    """A layer in float64 of the same configuration."""
+    try:
+        return type(layer).from_config(_in_float64(layer.get_config()))
+    except (NotImplementedError, TypeError, ValueError) as error:  # of a layer without get_config, of a Lambda
+        raise ValueError(
+            f"model: expected layers that their configurations make again, got {layer.name}: {error}"
+        ) from error
 
 
 def _long(dtype):

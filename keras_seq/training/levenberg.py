@@ -149,7 +149,8 @@ class LevenbergMarquardt:
 
         Raises:
             TypeError, ValueError: wrong arguments; data that do not fit the model or each other, or are not finite; a layer
-                with dropout, noise or statistics of the batch; more bytes than `max_bytes`; a start, and no restart, from
+                with dropout, noise or statistics of the batch; restarts of a model whose initializers draw nothing anew, such
+                as those with a seed; a mask that shows no step; more bytes than `max_bytes`; a start, and no restart, from
                 which a run stays finite: the row and step at which it diverges is named.
         """
         epochs, restarts = positive_integer("epochs", epochs), _count("restarts", restarts)
@@ -174,13 +175,14 @@ class LevenbergMarquardt:
             steps=1,
             model=self.model,
         )
+        starts = [start, *self._residuals.drawn(restarts)]
         self._residuals.check_certain(data.batches[0].x)
         by_xla = self._by_xla(data, epochs * (1 + restarts))
         fit = _Fit(self, by_xla, data, held_out, shown, epochs, patience, gradient_tolerance, step_tolerance)
         self.model.stop_training = False
         shown.on_train_begin()
         for number in range(1 + restarts):
-            fit.go(number, self._residuals.drawn() if number else start)
+            fit.go(number, starts[number])
             if self.model.stop_training:
                 break
         self._residuals.assign(start if fit.best is None else fit.best)
@@ -231,6 +233,8 @@ class _Fit:
         if found is not None:
             self.diverged = self.diverged or found
             return
+        if not point.normal.count:
+            raise ValueError("x: expected steps that the mask of the outputs shows, got none")
         kept, waited, reason = None, 0, None
         if self.held_out is not None:
             kept = self._val_loss(weights), weights
@@ -263,6 +267,8 @@ class _Fit:
 
     def _val_loss(self, weights):
         sums = total(self.residuals.programs(self.held_out, self.by_xla).sums, weights, self.held_out)
+        if not sums.count:
+            raise ValueError("validation_data: x: expected steps that the mask of the outputs shows, got none")
         found = divergence(sums.outputs, self.held_out.bound)
         if found is None:
             return float(sums.squares / sums.count)

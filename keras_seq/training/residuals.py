@@ -126,9 +126,14 @@ class Residuals:
             ours.assign(keras.ops.cast(theirs, ours.dtype))
         return self._joined(self.model)
 
-    def drawn(self) -> np.ndarray:
-        """Newly drawn weights, as one vector, by the initializers of the model."""
-        return self._joined(float64_copy(self.model, weights=False))
+    def drawn(self, times: int) -> list[np.ndarray]:
+        """So many times newly drawn weights, each as one vector, by the initializers of the model."""
+        found = [self._joined(float64_copy(self.model, weights=False)) for _ in range(max(times, 2) if times else 0)]
+        if found and np.array_equal(found[0], found[1]):
+            raise ValueError(
+                "restarts: expected a model whose weights are drawn anew, got the same twice, as by initializers with a seed"
+            )
+        return found[:times]
 
     def _joined(self, model):
         found = [np.asarray(keras.ops.convert_to_numpy(v), "float64").ravel() for v in model.trainable_variables]

@@ -211,6 +211,23 @@ def test_labels_are_checked_before_training(labels, given, message):
         (lambda: ViterbiTags(n_best=1.5), TypeError, "n_best: expected a positive integer"),
         (lambda: ViterbiTags(best=1), TypeError, "unknown argument 'best'"),
         (
+            lambda: viterbi(np.zeros((0, 2, 3, 3))),
+            ValueError,
+            "potentials: expected shape .* with b and t of 1 or more",
+        ),
+        (
+            lambda: CRFLoss()([["O"]], np.zeros((1, 1, 2, 2))),
+            TypeError,
+            "labels: expected a tensor of numbers, got one of",
+        ),
+        (lambda: CRFLoss()(None, np.zeros((1, 1, 2, 2))), TypeError, "labels: expected a tensor of numbers, got None"),
+        (
+            lambda: CRFLoss()(np.zeros((2, 3)), np.zeros((2, 3, 2, 2)), np.ones(3)),
+            ValueError,
+            r"sample_weight: expected one for each row, \(b,\), got shape \(3,\)",
+        ),
+        (lambda: crf_check_labels([[0], [0, 1]], 3), TypeError, r"labels: expected an array, got \[\[0\], \[0, 1\]\]"),
+        (
             lambda: CRFLoss()(np.zeros((2, 3)), np.zeros((2, 3, 2, 2)), np.ones((2, 3))),
             ValueError,
             r"sample_weight: expected one for each row, \(b,\), got shape \(2, 3\)",

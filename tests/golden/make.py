@@ -22,7 +22,7 @@ import numpy as np
 
 import keras_seq
 from keras_seq.decoding import CRFLoss, CTCLoss, ViterbiTags, crf_marginals, viterbi
-from keras_seq.metrics import BitsPerCharacter, Perplexity, SpanScores
+from keras_seq.metrics import BitsPerCharacter, Perplexity, SpanScores, TagAccuracy
 from keras_seq.models import ImageCaptioner, InverseSigmoidDecay, LanguageModel, Seq2Seq, Vocabulary
 from keras_seq.training import (
     BlockIdentity,
@@ -484,6 +484,7 @@ RECIPES = {
     "ViterbiTags": Recipe(tagger, (of_x,), {"x": np.random.default_rng(9).normal(size=(B, T, D, D)).astype("float32")}),
     "CRFLoss": Recipe(scored, (loss,), TAGGED),
     "SpanScores": Recipe(lambda: scored(metrics=[SpanScores(TAGS, average="macro")]), (evaluated,), TAGGED),
+    "TagAccuracy": Recipe(lambda: scored(metrics=[TagAccuracy()]), (evaluated,), TAGGED),
     "Perplexity": Recipe(lambda: dense(5, metrics=[Perplexity(pad=2)]), (evaluated,), {**FRAMES, **TARGETS}),
     "BitsPerCharacter": Recipe(
         lambda: dense(5, metrics=[BitsPerCharacter(pad=None)]), (evaluated,), {**FRAMES, **TARGETS}

@@ -58,6 +58,14 @@ def test_shape_of_the_mask(shape, unroll):
         made(unroll=unroll)(tf.ones((B, T, D)), mask=tf.ones(shape, "bool"))
 
 
+@pytest.mark.parametrize("make", [made, lambda: keras_seq.TCN(2, dilations=[1]), lambda: keras_seq.CRF(D)])
+def test_masks_that_are_lists_and_sparse_sequences_are_named(make):
+    with pytest.raises(TypeError, match=r"mask: expected an array or a tensor \(b, t\), got a list"):
+        make()(tf.ones((B, T, D)), mask=[[True] * T] * B)
+    with pytest.raises(TypeError, match="sequences: expected a dense tensor, got a sparse one"):
+        make()(tf.sparse.from_dense(tf.ones((B, T, D))))
+
+
 @pytest.mark.parametrize("shape", [(1, T), (B, 1), (B, T + 1), (B + 1, T)], ids=str)
 def test_shape_of_the_mask_found_wrong_when_the_graph_runs(shape):
     layer = made(return_sequences=True)

@@ -71,6 +71,9 @@ def test_what_the_schemes_allow():
         (lambda: tags_to_spans(["B"]), ValueError, "tags: expected"),
         (lambda: tags_to_spans(["B-"]), ValueError, "tags: expected"),
         (lambda: tags_to_spans([1]), TypeError, "tags: expected strings, got 1"),
+        (lambda: tags_to_spans("B-a"), TypeError, "tags: expected a list of names, got 'B-a'"),
+        (lambda: tags_to_spans(None), TypeError, "tags: expected a list of names, got None"),
+        (lambda: spans_to_tags(None, 3), TypeError, r"spans: expected a list of \(start, stop, type\), got None"),
         (lambda: spans_to_tags([(0, 2, "a"), (1, 3, "b")], 4), ValueError, "do not overlap, got two with step 1"),
         (
             lambda: spans_to_tags([(2, 5, "a")], 4),
@@ -94,6 +97,11 @@ def test_what_the_schemes_allow():
         (lambda: keras_seq.CRF(["O", 1]), TypeError, "tags: expected names, got 1"),
         (lambda: keras_seq.CRF("O"), TypeError, "tags: expected a list of names or their number, got 'O'"),
         (lambda: keras_seq.CRF(1), ValueError, "tags: expected two or more, got 1"),
+        (
+            lambda: keras_seq.CRF(np.array(["O", "B-a"])),
+            TypeError,
+            "tags: expected a list of names or their number, got ar",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(call, error, message):

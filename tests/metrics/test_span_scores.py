@@ -146,6 +146,21 @@ def test_survives_its_config():
             "y_pred: expected potentials",
         ),
         (
+            lambda: SpanScores(BIO).update_state(None, np.zeros((2, 3))),
+            TypeError,
+            "y_true: expected a tensor of numbers",
+        ),
+        (
+            lambda: SpanScores(BIO).update_state(np.zeros((2, 3)), np.full((2, 3), 5)),
+            ValueError,
+            "y_pred: expected integers from 0 to 4, got 5 at row 0, step 0",
+        ),
+        (
+            lambda: SpanScores(BIO).update_state(np.zeros((2, 3)), np.zeros((2, 3)), np.array([1.0, -1.0])),
+            ValueError,
+            "sample_weight: expected numbers of at least 0, got -1.0",
+        ),
+        (
             lambda: SpanScores(BIO).update_state(np.zeros((2, 3)), np.zeros((2, 3)), np.ones((2, 3))),
             ValueError,
             r"sample_weight: expected one for each row, \(b,\), got shape \(2, 3\)",

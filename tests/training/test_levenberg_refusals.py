@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from levenberg_models import curve, narx, sequential, small, table
+from levenberg_models import curve, masked, narx, sequential, small, table
 
 import keras_seq
 from keras_seq.training import LevenbergMarquardt
@@ -84,6 +84,29 @@ REFUSED = {
     "statistics": (lambda: fit(between(layers.BatchNormalization(name="batch"))), ValueError, CERTAIN + "batch"),
     "random": (lambda: fit(between(Drawn(name="drawn"))), ValueError, CERTAIN + "drawn"),
     "zoneout": (lambda: fit(sequential(keras_seq.GRU(2, zoneout=0.5, name="memory"))), ValueError, CERTAIN + "memory"),
+    "drawn alike": (
+        lambda: fit(small(kernel_initializer=keras.initializers.GlorotUniform(seed=1)), restarts=1),
+        ValueError,
+        "restarts: expected a model whose weights are drawn anew, got the same twice",
+    ),
+    "all masked": (
+        lambda: fit(masked(keras_seq.GRU(2, return_sequences=True)), [np.zeros((8, 3, 2))]),
+        ValueError,
+        "^x: expected steps that the mask of the outputs shows, got none",
+    ),
+    "all masked, held out": (
+        lambda: fit(
+            masked(keras_seq.GRU(2, return_sequences=True)),
+            validation_data=(np.zeros((2, 3, 2)), np.zeros((2, 3, 2))),
+        ),
+        ValueError,
+        "^validation_data: x: expected steps that the mask of the outputs shows, got none",
+    ),
+    "Lambda": (
+        lambda: LevenbergMarquardt(between(layers.Lambda(lambda x: 2 * x, name="twice"))),
+        ValueError,
+        "model: expected layers that their configurations make again, got twice: .*Lambda",
+    ),
     "damping": (lambda: LevenbergMarquardt(small(), damping=0), ValueError, "damping: expected a positive number"),
     "bayesian": (lambda: LevenbergMarquardt(small(), bayesian=1), TypeError, "bayesian: expected True or False"),
     "compile": (
