@@ -58,6 +58,20 @@ def test_peers_without_torch(bench, tmp_path, capsys):
     assert (tmp_path / "results.png").stat().st_size > 5000
 
 
+def test_a_backward_pass_that_noise_has_swallowed(bench, tmp_path, monkeypatch):
+    """Its row says so, and the page is written all the same."""
+    of = {"quiet": {"forward": [1.0], "train": [3.0], "products": [4.0]}}
+    of["noisy"] = {"forward": [3.0], "train": [1.0], "products": [4.0]}
+    monkeypatch.setattr(bench.variants, "without_loop", lambda size: of)
+    monkeypatch.setattr(bench.timing, "in_turn", lambda functions, runs: functions)
+    results = bench.main(["--only", "loops", "--sizes", "2,3,4,5", "--output", str(tmp_path)])
+    (ratios,) = results.ratios.values()
+    assert ratios == {"quiet, 2,3,4,5": 0.5}
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| 2,3,4,5 | quiet | 0.50 | 2.00 | 4.00 | 3.00 |" in page
+    assert "| 2,3,4,5 | noisy | lost in noise | -2.00 | 4.00 | 1.00 |" in page
+
+
 def test_every_memory_of_the_table_exists(bench):
     for name, make in bench.variants.MEMORIES.items():
         layer = make(3, return_sequences=True)
