@@ -165,6 +165,18 @@ def tensor(name: str, value: Any, kind: str) -> Any:
     return found
 
 
+def indices(name: str, value: Any) -> Any:
+    """`value` as an int32 tensor, in which an integer that int32 does not hold is the least one: no index of anything.
+
+    A TypeError that names the argument unless it is a tensor of integers.
+    """
+    found = tensor(name, value, "integers")
+    dtype, short = backend.standardize_dtype(found.dtype), ops.cast(found, "int32")
+    if dtype not in ("int64", "uint32", "uint64"):
+        return short
+    return ops.where(short < 0 if "uint" in dtype else ops.cast(short, dtype) != found, -(2**31), short)
+
+
 def known(x: Any) -> np.ndarray | None:
     """The values of an array or a tensor; None where it has none yet, in a graph."""
     try:

@@ -76,24 +76,27 @@ def check_sequences(sequences, mask):
         )
     if hasattr(sequences, "dense_shape"):
         raise TypeError("sequences: expected a dense tensor, got a sparse one; give `tf.sparse.to_dense(sequences)`")
-    kind = backend.standardize_dtype(sequences.dtype)
-    if not any(word in kind for word in ("float", "int", "bool")):
-        raise TypeError(f"sequences: expected real numbers, got {kind}")
+    check_real("sequences", sequences)
     if len(sequences.shape) != 3 or sequences.shape[1] == 0:
         raise ValueError(f"sequences: expected shape (b, t, d) with t of 1 or more, got {tuple(sequences.shape)}")
     check_mask(sequences, mask)
 
 
-def check_mask(sequences, mask):
-    """An error for a mask that is not (b, t) like the sequences, or, where its values are known, not of True and False."""
+def check_real(name, x):
+    """A TypeError that names the argument unless its tensor is of real numbers, integers or booleans."""
+    kind = backend.standardize_dtype(x.dtype)
+    if not any(word in kind for word in ("float", "int", "bool")):
+        raise TypeError(f"{name}: expected real numbers, got {kind}")
+
+
+def check_mask(sequences, mask, like="(b, t) like the sequences'"):
+    """An error for a mask of another shape than `like` says, or, where its values are known, not of True and False."""
     if mask is None:
         return
     if not hasattr(mask, "shape"):
         raise TypeError(f"mask: expected an array or a tensor (b, t), got a {type(mask).__name__}")
     if not fits(mask.shape, sequences.shape[:2]):
-        raise ValueError(
-            f"mask: expected shape (b, t) like the sequences', {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}"
-        )
+        raise ValueError(f"mask: expected shape {like}, {tuple(sequences.shape[:2])}, got {tuple(mask.shape)}")
     kind = backend.standardize_dtype(mask.dtype)
     if kind == "bool":
         return

@@ -54,8 +54,9 @@ def parse_trees(strings: Sequence[str], arity: int | None = None) -> Trees:
     keras_seq.format_trees(trees)     # ["(3 (2 a) (1 b))", "(0 c)"]
     ```
     """
-    if isinstance(strings, (str, bytes)) or not all(isinstance(s, str) for s in _listed(strings)):
-        raise TypeError(f"strings: expected a sequence of strings, got {strings!r:.80}")
+    given, strings = strings, _listed(strings)
+    if isinstance(given, (str, bytes)) or not all(isinstance(s, str) for s in strings):
+        raise TypeError(f"strings: expected a sequence of strings, got {given!r:.80}")
     arity = None if arity is None else positive_integer("arity", arity)
     parsed = [_parsed(string, f"tree {i}", arity) for i, string in enumerate(strings)]
     if not parsed:
@@ -80,14 +81,16 @@ def format_trees(trees: Trees) -> list[str]:
     """The bracketed strings of trees, as `parse_trees` reads them.
 
     Args:
-        trees: what `parse_trees` returns, or four arrays like it. Labels and words may be of any type.
+        trees: what `parse_trees` returns, or four arrays like it. Labels and words may be of any type; bytes are UTF-8.
 
     Returns:
         A list of b strings. A place for a child that is empty leaves no trace.
 
     Raises:
-        ValueError: a node without a label; a leaf without a word, or a word of another node; a child that does not stand before
-            its node or has two parents, more than one root, a tree without a node.
+        TypeError: anything but four arrays; children that are no integers.
+        ValueError: arrays of other shapes; white space or a bracket in a label or a word; a node without a label; a leaf
+            without a word, or a word of another node; a child that does not stand before its node or has two parents, more
+            than one root, a tree without a node.
 
     Example:
 
@@ -97,11 +100,24 @@ def format_trees(trees: Trees) -> list[str]:
     keras_seq.format_trees(trees)     # ["(s (a b) (c d))"]
     ```
     """
+    return [_formatted(row, *arrays) for row, arrays in enumerate(zip(*_checked(trees), strict=True))]
+
+
+def _checked(trees):
+    """The four arrays of trees."""
+    if not isinstance(trees, (tuple, list)) or len(trees) != 4:
+        raise TypeError(f"trees: expected four arrays, children, labels, words and mask, got {trees!r:.80}")
     children, labels, words, mask = map(np.asarray, trees)
-    return [_formatted(row, *arrays) for row, arrays in enumerate(zip(children, labels, words, mask, strict=True))]
+    if children.dtype.kind not in "iu":
+        raise TypeError(f"trees: expected children of integers, got {children.dtype}")
+    if children.ndim != 3 or any(x.shape != children.shape[:2] for x in (labels, words, mask)):
+        shapes = [x.shape for x in (children, labels, words, mask)]
+        raise ValueError(f"trees: expected children (b, n, k), and labels, words and mask (b, n), got {shapes}")
+    return children, labels, words, mask
 
 
 def _listed(strings):
+    """The strings as a list, also of what can be read only once; `[None]`, which is refused, of what cannot be read."""
     try:
         return list(strings)
     except TypeError:
@@ -159,13 +175,19 @@ def _formatted(row, children, labels, words, mask):
             raise ValueError(
                 f"trees: expected children before their node and of one parent, got {inner} at node {node} of tree {row}"
             )
-        word = str(words[node])
-        if not str(labels[node]) or bool(word) == bool(inner):
+        label, word = (x.decode() if isinstance(x, bytes) else str(x) for x in (labels[node], words[node]))
+        for text in (label, word):
+            if re.search(r"[()\s]", text):
+                raise ValueError(
+                    f"trees: expected labels and words without white space and brackets, got {text!r} at node {node} of "
+                    f"tree {row}"
+                )
+        if not label or bool(word) == bool(inner):
             raise ValueError(
-                f"trees: expected a label, and either a word or children, got label {labels[node]!r}, word {word!r} and "
+                f"trees: expected a label, and either a word or children, got label {label!r}, word {word!r} and "
                 f"children {inner} at node {node} of tree {row}"
             )
-        texts[int(node)] = f"({labels[node]} {word or ' '.join(texts.pop(c) for c in inner)})"
+        texts[int(node)] = f"({label} {word or ' '.join(texts.pop(c) for c in inner)})"
     if len(texts) != 1:
         raise ValueError(f"trees: expected one root, got {len(texts)} in tree {row}")
     return texts.popitem()[1]

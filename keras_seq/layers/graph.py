@@ -8,10 +8,10 @@ import keras
 from keras import initializers, ops
 
 from keras_seq._keras import AutocastScope
-from keras_seq.arguments import described, known, named, one_of, positive_integer, refuse_unknown, tensor
+from keras_seq.arguments import described, indices, known, named, one_of, positive_integer, refuse_unknown
 from keras_seq.cells.base import Cell
-from keras_seq.cells.floats import drawn_long
-from keras_seq.shapes import fits, static
+from keras_seq.cells.floats import drawn_long, long_type
+from keras_seq.shapes import check_real, fits, static
 from keras_seq.typing import Config, Initializer, LayerArguments, Shape, Tensor
 
 
@@ -105,11 +105,13 @@ class GraphRecurrent(keras.layers.Layer):
             self.cell.built = True
 
     def call(self, nodes: Tensor, edges: Tensor, types: Tensor | None = None, training: bool = False) -> Tensor:
-        edges = ops.cast(tensor("edges", edges, "integers"), "int32")
-        types = None if types is None else ops.cast(tensor("types", types, "integers"), "int32")
+        given = edges, types
+        edges = indices("edges", edges)
+        types = None if types is None else indices("types", types)
+        check_real("nodes", nodes)
         self._check_shapes(nodes.shape, edges.shape, None if types is None else types.shape)
         cell, n = self.cell, ops.shape(nodes)[0]
-        wrong = self._refused(edges, types, n)
+        wrong = self._refused(edges, types, n, given)
         there = ops.all(edges >= 0, axis=1)
         if wrong is not None:
             there = ops.logical_and(there, ops.logical_not(wrong))
@@ -137,7 +139,7 @@ class GraphRecurrent(keras.layers.Layer):
         return output if wrong is None else ops.where(ops.any(wrong), ops.cast(float("nan"), output.dtype), output)
 
     def _aggregated(self, h, source, target, types, n):
-        """The message to every node, (n, w); the row after the last takes what is no edge."""
+        """The message to every node, (n, w), added up in float32 at least; the row after the last takes what is no edge."""
         if types is None:
             messages = ops.take(h, source, axis=0)
         else:
@@ -146,6 +148,7 @@ class GraphRecurrent(keras.layers.Layer):
             by_type = ops.einsum("nw,rwv->nrv", ops.cast(h, short), kernels)
             by_type = ops.cast(ops.reshape(by_type, (-1, kernels.shape[-1])), h.dtype)
             messages = ops.take(by_type, source * self.edge_types + types, axis=0)
+        messages = ops.cast(messages, long_type(messages.dtype))
         if self.aggregate == "sum":
             return ops.segment_sum(messages, target, n + 1)[:-1]
         count = ops.segment_sum(ops.ones_like(messages[:, :1]), target, n + 1)[:-1]
@@ -154,14 +157,14 @@ class GraphRecurrent(keras.layers.Layer):
         largest = ops.segment_max(messages, target, n + 1)[:-1]
         return ops.where(count > 0, largest, ops.zeros_like(largest))
 
-    def _refused(self, edges, types, n):
-        """A ValueError that names what there is not, where the values are known; else which edges are wrong, (e,)."""
+    def _refused(self, edges, types, n, given):
+        """A ValueError that names what there is not, as `given`, where values are known; else which edges are wrong, (e,)."""
         none = ops.all(edges == -1, axis=1)
         outside = ops.logical_and(ops.logical_not(none), ops.any(ops.logical_or(edges < 0, edges >= n), axis=1))
-        wrong = [("edges", edges, "a node below n, or (-1, -1) for none", outside)]
+        wrong = [("edges", given[0], "a node below n, or (-1, -1) for none", outside)]
         if types is not None:
             other = ops.logical_and(ops.logical_not(none), ops.logical_or(types < 0, types >= self.edge_types))
-            wrong.append(("types", types, f"a type below {self.edge_types}", other))
+            wrong.append(("types", given[1], f"a type below {self.edge_types}", other))
         every = ops.any(ops.stack([found for *_, found in wrong]), axis=0)
         if known(every) is None:
             return every

@@ -166,8 +166,8 @@ class MaskedMax(_Pooling):
     def call(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
         check_sequences(sequences, mask)
         shown, mask, count = _real(sequences, mask)
-        least = ops.full_like(shown, lowest(keras.backend.standardize_dtype(shown.dtype)))
-        found = ops.max(ops.where(mask, shown, least), axis=1)
+        least = lowest(keras.backend.standardize_dtype(shown.dtype))
+        found = ops.max(ops.where(mask, shown, ops.full_like(shown, least)), axis=1, initial=least)  # also of no rows
         return ops.where(count > 0, found, ops.zeros_like(found))
 
     def first_state(self, batch_size: int | Tensor) -> list[Tensor]:

@@ -9,11 +9,11 @@ from keras import ops
 
 from keras_seq import engine
 from keras_seq._keras import AutocastScope
-from keras_seq.arguments import arguments, boolean, described, known, needs_tensorflow, refuse_unknown, tensor
+from keras_seq.arguments import arguments, boolean, described, indices, known, needs_tensorflow, refuse_unknown
 from keras_seq.cells.functional import functions_of
 from keras_seq.cells.tree import RecursiveCell, TreeLSTMCell
 from keras_seq.masking import last_real
-from keras_seq.shapes import check_mask, fits, static
+from keras_seq.shapes import check_mask, check_real, fits, static
 from keras_seq.typing import Activation, Config, Constraint, Initializer, Regularizer, Shape, Tensor
 
 
@@ -78,12 +78,13 @@ class _Tree(keras.layers.Layer):
     ) -> Tensor:
         needs_tensorflow(type(self).__name__)
         mask = nodes_mask if mask is None else mask
-        children = ops.cast(tensor("children", children, "integers"), "int32")
+        given, children = children, indices("children", children)
+        check_real("nodes", nodes)
         self._check_shapes(nodes.shape, children.shape)
-        check_mask(nodes, mask)
+        check_mask(nodes, mask, "(b, n) like the nodes'")
         there = ops.ones_like(children[:, :, 0], dtype="bool") if mask is None else ops.cast(mask, "bool")
         children = ops.where(there[:, :, None], children, -1)
-        wrong = _refused(_faults(children, there, one_root=not self.return_nodes), children)
+        wrong = _refused(_faults(children, there, one_root=not self.return_nodes), given)
         if wrong is not None:
             children = ops.where(wrong[:, None, None], -1, children)
         hidden = self._run(ops.where(there[:, :, None], nodes, ops.zeros_like(nodes)), children, there)

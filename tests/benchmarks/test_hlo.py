@@ -16,6 +16,16 @@ def program():
         yield importlib.import_module("hlo").Program
 
 
+@pytest.mark.deep
+def test_levels_of_a_recurrence_grow_with_the_logarithm_of_its_length(monkeypatch):
+    """Sixteen times as many steps are four more levels, two kernels each at most."""
+    monkeypatch.syspath_prepend(FOLDER)
+    levels = importlib.import_module("scans").levels
+    short, long = levels(64), levels(1024)
+    assert short <= 2 * 6
+    assert short < long <= short + 2 * 4
+
+
 TEXT = """HloModule jit_run, is_scheduled=true
 
 %fused_add (param_0: f32[4], param_1: f32[4]) -> f32[4] {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.engine import linear_recurrence
+from keras_seq.engine import linear_recurrence, matrix_recurrence
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +78,37 @@ def test_complex_numbers(way):
         ours = tf.function(ours, jit_compile=way == "xla")
     for found, wanted in zip(ours(a, b, initial), with_gradients(by_a_loop)(a, b, initial), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-11)
+
+
+LONG = 65536
+FACTORS = {
+    "below one": 1 - 10.0 ** -np.array([3.0, 6.0]),
+    "one": np.ones(2),
+    "minus one": -np.ones(2),
+    "complex": 0.99999 * np.exp(1j * np.array([0.3, 3e-4])),
+    "matrix": 0.99999 * np.array([[0.6, 0.8], [-0.8, 0.6]]),
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("way", ["graph", "xla", "any number of steps"])
+@pytest.mark.parametrize("name", FACTORS)
+def test_long_sequences_in_single_precision(name, way):
+    """What fades slowly or not at all is right after 65,536 steps: beside a loop in double precision."""
+    dtype = "complex64" if name == "complex" else "float32"
+    factor, is_matrix = FACTORS[name].astype(dtype), name == "matrix"
+    b = np.random.default_rng(1).normal(size=(LONG, 1, 2)).astype(dtype)
+    expected, h = np.empty_like(b, "complex128"), np.ones((1, 2))
+    for t in range(LONG):
+        h = (h @ factor.astype("complex128") if is_matrix else factor.astype("complex128") * h) + b[t]
+        expected[t] = h
+    a = factor if is_matrix else np.broadcast_to(factor, (LONG, 1, 2))
+    state = tf.TensorSpec((None, 2), dtype)
+    signature = [state if is_matrix else tf.TensorSpec((None, 1, 2), dtype), tf.TensorSpec((None, 1, 2), dtype), state]
+    recurrence = tf.function(
+        matrix_recurrence if is_matrix else linear_recurrence,
+        jit_compile=way == "xla",
+        input_signature=signature if way == "any number of steps" else None,
+    )
+    found = recurrence(tf.constant(a), tf.constant(b), tf.ones((1, 2), dtype))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())

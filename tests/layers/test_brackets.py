@@ -38,6 +38,18 @@ def random_text(rng, depth):
     return f"({label} {' '.join(random_text(rng, depth - 1) for _ in range(rng.integers(1, 5)))})"
 
 
+def test_what_can_be_read_once_is_read_once():
+    read, again = keras_seq.parse_trees(iter(TEXTS)), keras_seq.parse_trees(TEXTS)
+    for found, expected in zip(read, again, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_bytes_are_text():
+    trees = keras_seq.parse_trees(["(ü (a é) (b c))"])
+    encoded = trees._replace(**{name: np.char.encode(getattr(trees, name).astype(str)) for name in ("labels", "words")})
+    assert keras_seq.format_trees(encoded) == ["(ü (a é) (b c))"]
+
+
 def test_random_trees_there_and_back():
     rng = np.random.default_rng(0)
     texts = [random_text(rng, 4) for _ in range(50)]
@@ -109,6 +121,14 @@ def test_no_tree_at_all():
         ({"children": (2, [1, 1])}, "expected children before their node and of one parent, got [1, 1] at node 2 of"),
         ({"children": (2, [1, -1])}, "expected one root, got 2 in tree 0"),
         ({"mask": (slice(None), False)}, "expected one root, got 0 in tree 0"),
+        (
+            {"labels": (2, "a b")},
+            "expected labels and words without white space and brackets, got 'a b' at node 2 of tree 0",
+        ),
+        (
+            {"words": (1, "(b")},
+            "expected labels and words without white space and brackets, got '(b' at node 1 of tree 0",
+        ),
     ],
 )
 def test_arrays_that_are_no_trees(changes, message):
@@ -117,3 +137,30 @@ def test_arrays_that_are_no_trees(changes, message):
         getattr(trees, name)[0, place] = value
     with pytest.raises(ValueError, match=re.escape(f"trees: {message}")):
         keras_seq.format_trees(trees)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda trees: None, TypeError, "expected four arrays, children, labels, words and mask, got None"),
+        (lambda trees: trees[:3], TypeError, "expected four arrays, children, labels, words and mask, got (array"),
+        (
+            lambda trees: trees._replace(children=trees.children / 1),
+            TypeError,
+            "expected children of integers, got float64",
+        ),
+        (
+            lambda trees: trees._replace(words=trees.words[:, :2]),
+            ValueError,
+            "expected children (b, n, k), and labels, words and mask (b, n), got [(1, 3, 2), (1, 3), (1, 2), (1, 3)]",
+        ),
+        (
+            lambda trees: [x[0] for x in trees],
+            ValueError,
+            "expected children (b, n, k), and labels, words and mask (b, n)",
+        ),
+    ],
+)
+def test_what_are_no_four_arrays(change, error, message):
+    with pytest.raises(error, match=re.escape(f"trees: {message}")):
+        keras_seq.format_trees(change(keras_seq.parse_trees(TEXTS[:1])))

@@ -196,6 +196,19 @@ def test_other_float_types(dtype):
         assert_close([tf.cast(found, "float64")], [expected], 1e-5 if dtype == "float32" else 0.06)
 
 
+@pytest.mark.parametrize("aggregate", ["sum", "mean"])
+def test_many_messages_are_added_up_in_float32(aggregate):
+    """In bfloat16 a sum of ones stops at 256: the cell adds up what it reads, here one number."""
+    cell = keras_seq.SimpleRNNCell(
+        1, "linear", kernel_initializer="ones", recurrent_initializer="zeros", dtype="bfloat16"
+    )
+    layer = keras_seq.GraphRecurrent(cell, steps=2, aggregate=aggregate, dtype="bfloat16")
+    star = np.stack([np.arange(1, 1001), np.zeros(1000, int)], axis=1)
+    nodes = np.concatenate([np.ones(700), np.zeros(301)]).reshape(-1, 1)
+    expected = 1 + {"sum": 699, "mean": 0.699}[aggregate]
+    assert float(layer(nodes, edges=star)[0, 0]) == pytest.approx(expected, rel=2**-7)
+
+
 def test_dropout_acts_in_training_and_is_the_same_at_all_steps():
     cell = keras_seq.LSTMCell(U, dropout=0.5, recurrent_dropout=0.5, zoneout=0.25, seed=3)
     layer = keras_seq.GraphRecurrent(cell, 2)
@@ -299,6 +312,8 @@ def test_on_jax_it_gives_the_same(tmp_path):
         ([[0, -1]], [0], r"edges: expected a node below n, or \(-1, -1\) for none, got \[0, -1\] at edge 0"),
         ([[0, 1], [1, 2]], [0, 2], "types: expected a type below 2, got 2 at edge 1"),
         ([[0, 1]], [-1], "types: expected a type below 2, got -1 at edge 0"),
+        ([[0, 2**32]], [0], r"edges: expected a node below n, or \(-1, -1\) for none, got \[0, 4294967296\] at edge 0"),
+        ([[0, 1]], [2**32 + 1], "types: expected a type below 2, got 4294967297 at edge 0"),
     ],
 )
 def test_what_there_is_not_is_named_and_in_a_graph_it_is_nan(edges, types, message):
@@ -324,6 +339,14 @@ def in_a_graph():
         (NODES, EDGES[:, :1], {}, ValueError, r"edges: expected shape \(e, 2\), got \(10, 1\)"),
         (NODES, EDGES * 1.0, {}, TypeError, "edges: expected a tensor of integers, got one of float"),
         (NODES, EDGES, {"types": TYPES}, ValueError, "types: expected None without edge_types"),
+        (NODES.astype(str), EDGES, {}, TypeError, "nodes: expected real numbers, got string"),
+        (
+            NODES,
+            EDGES.astype("uint64") + 2**63,
+            {},
+            ValueError,
+            r"edges: expected a node below n, .*, got \[92233720368",
+        ),
     ],
 )
 def test_wrong_inputs_are_named(nodes, edges, further, error, message):

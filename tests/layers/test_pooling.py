@@ -22,8 +22,9 @@ def test_the_largest_step_is_found_without_infinities(dtype):
     assert all(np.all(np.isfinite(c.astype("float64"))) for c in constants)
 
 
-def test_the_last_step_of_no_rows_at_all():
+@pytest.mark.parametrize("kind", ["LastStep", "MaskedMean", "MaskedMax"])
+def test_no_rows_at_all(kind):
     """With a mask, as without."""
-    x = np.zeros((0, 3, 2), "float32")
-    assert keras_seq.LastStep()(x, mask=np.zeros((0, 3), bool)).shape == (0, 2)
-    assert keras_seq.LastStep()(x).shape == (0, 2)
+    x, layer = np.zeros((0, 3, 2), "float32"), getattr(keras_seq, kind)()
+    assert layer(x, mask=np.zeros((0, 3), bool)).shape == (0, 2)
+    assert layer(x).shape == (0, 2)

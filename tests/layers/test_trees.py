@@ -423,12 +423,15 @@ WRONG_TREES = {
     "a cycle": (changed(2, 0, 3), "every child before its node, got 3 at node 2 of tree 1"),
     "a child of its own": (changed(3, 3, -1), "every child before its node, got 3 at node 3 of tree 1"),
     "no such node": (changed(3, 4, -1), "a node's number below n, or -1 for none, got 4 at node 3 of tree 1"),
+    "beyond 32 bits": (
+        changed(3, 2**32 + 2, -1),
+        "a node's number below n, or -1 for none, got 4294967298 at node 3 of tree 1",
+    ),
     "below -1": (changed(3, -2, 2), "a node's number below n, or -1 for none, got -2 at node 3 of tree 1"),
     "two parents": (changed(3, 2, 0), "one parent of a node, got 0 at node 2 of tree 1"),
     "a child twice": (changed(2, 1, 1), "one parent of a node, got 1 at node 2 of tree 1"),
-    "a second root": (changed(3, 1, -1), "one root, the last node (or return_nodes=True), got no parent at node 2 of"),
+    "a second root": (changed(3, -1, -1), "one root, the last node (or return_nodes=True), got no parent at node 2 of"),
 }
-WRONG_TREES["a second root"] = (changed(3, -1, -1), WRONG_TREES["a second root"][1])
 
 
 @pytest.mark.parametrize("what", WRONG_TREES)
@@ -484,13 +487,19 @@ def test_wrong_shapes_are_named(nodes, children, error, message):
         keras_seq.RecursiveNN(U)(np.ones(nodes), children=children)
 
 
+@pytest.mark.parametrize("nodes", [np.full((1, 4, D), "a"), np.ones((1, 4, D), complex)], ids=["strings", "complex"])
+def test_nodes_that_are_no_real_numbers_are_named(nodes):
+    with pytest.raises(TypeError, match=r"nodes: expected real numbers, got (string|complex128)"):
+        wrong_trees_layer()(nodes, children=np.array([FINE]))
+
+
 def test_a_symbolic_shape_is_checked_too():
     with pytest.raises(ValueError, match=r"children: expected shape \(None, 4, 2\)"):
         keras_seq.TreeLSTM(U, 2)(keras.Input((4, D)), children=keras.Input((4, 3), dtype="int32"))
 
 
 def test_a_mask_of_another_shape_is_named():
-    with pytest.raises(ValueError, match=r"mask: expected shape \(b, t\)"):
+    with pytest.raises(ValueError, match=r"mask: expected shape \(b, n\) like the nodes', \(1, 4\), got \(1, 3\)"):
         wrong_trees_layer()(np.ones((1, 4, D)), children=np.array([FINE]), mask=np.ones((1, 3), bool))
 
 
