@@ -151,7 +151,9 @@ def _chunks_of_matrix(kernel, b, initial):
         powers += [ops.matmul(p, powers[-1]) for p in powers]
     joined = _concatenate(powers, axis=1)  # (u, size * u)
     ends = inside[-1]
-    ends = _concatenate([ends[:1] + ops.matmul(initial, powers[-1]), ends[1:]], axis=0)
+    # of as many axes: TensorFlow's graphs take the sum of a product and (1, 1, u) for a bias, and drop an axis
+    first = ends[0] + ops.matmul(initial, powers[-1])
+    ends = _concatenate([first[None], ends[1:]], axis=0)
     ends = _doubling_of_matrix(powers[-1], ends)
     before = _concatenate([initial[None], ends[:-1]], axis=0)  # what each chunk begins from (n, b, u)
     carried = ops.reshape(ops.matmul(before, joined), (-1, rows, size, width))

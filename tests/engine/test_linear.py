@@ -80,6 +80,18 @@ def test_complex_numbers(way):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_matrix_for_all_steps(rows):
+    """In a graph, where TensorFlow might take what comes in of a single row for the bias of a product."""
+    kernel, b, initial = (RNG.normal(size=shape) for shape in ((3, 3), (9, rows, 3), (rows, 3)))
+    expected, h = [], initial
+    for now in b:
+        h = h @ kernel + now
+        expected.append(h)
+    found = tf.function(matrix_recurrence)(*(tf.constant(x, "float32") for x in (kernel, b, initial)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 LONG = 65536
 FACTORS = {
     "below one": 1 - 10.0 ** -np.array([3.0, 6.0]),

@@ -73,6 +73,24 @@ def test_eager_in_a_graph_and_compiled_of_any_size(layer, jacobian, way):
         assert_close(silently(run, *given), differentiated(plain)(*given), 1e-11)
 
 
+def test_one_row_of_any_number_of_steps():
+    """A number of rows that is known to be one stays known in the loop of the gradient."""
+    case = Case("SimpleRNN")
+    solved, plain = pair(case, Newton())
+    x = conformance.data(case, plain, 1, 5, mask=False).x
+
+    def gradient(layer, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True)[0] ** 2)
+        return tape.gradient(loss, x)
+
+    of_one_row = tf.function(
+        lambda x: gradient(solved, x), input_signature=[tf.TensorSpec((1, None, x.shape[-1]), x.dtype)]
+    )
+    assert_close([of_one_row(x)], [gradient(plain, x)], 1e-11)
+
+
 def test_iterations_do_not_grow_with_the_length():
     cell = keras_seq.GRUCell(8)
     layer = keras_seq.RNN(cell, solver="newton", dtype="float64")

@@ -4,8 +4,11 @@ All sizes are different primes, so that a product's shapes say what it is.
 """
 
 import collections
+import itertools
 import os
+import pathlib
 import re
+import sys
 
 import keras
 import pytest
@@ -13,6 +16,9 @@ import tensorflow as tf
 
 import keras_seq
 from keras_seq.engine.tensorflow import lanes, loop
+
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "benchmarks"))
+from hlo import Program
 
 B, T, D, U = 13, 7, 5, 11
 Product = collections.namedtuple("Product", "left right contracted")
@@ -28,37 +34,34 @@ MEMORIES = [
 IDS = ["SimpleRNN", "LSTM", "PeepholeLSTM", "GRU-after", "GRU-before"]
 
 
-class Program:
+class Products:
     """Products of matrices in each while body of a compiled function, and outside of them."""
 
     def __init__(self, function, *args):
-        text = function.experimental_get_compiler_ir(*args)(stage="hlo")
-        self.text = text
-        self.computations, name = {}, None
-        for line in text.splitlines():
-            opening = re.match(r"(?:ENTRY )?(%[\w.\-]+) \(.*\{$", line)
-            if opening:
-                name = opening.group(1)
-                self.computations[name] = []
-                if line.startswith("ENTRY"):
-                    self.entry = name
-            elif name:
-                self.computations[name].append(line)
-        self.bodies = re.findall(r" while\(.*body=(%[\w.\-]+)", text)
+        self.text = function.experimental_get_compiler_ir(*args)(stage="hlo")
+        program = Program(self.text)
+        self.computations = program.computations
+        instructions = itertools.chain.from_iterable(self.computations.values())
+        self.bodies = [found.called("body") for found in instructions if found.kind == "while"]
         self.loops = [self.products(body) for body in self.bodies]
-        self.outside = self.products(self.entry, into=r"(?:to_apply|calls)")
+        self.outside = self.products(program.entry, into=("to_apply", "calls"))
 
-    def products(self, name, into=r"(?:to_apply|calls|body)"):
+    def products(self, name, into=("to_apply", "calls", "body")):
         found = []
-        for line in self.computations[name]:
-            dot = re.search(r" dot\(\w+\[([\d,]*)\]\S* \S+ \w+\[([\d,]*)\].*lhs_contracting_dims=\{(\d)\}", line)
-            assert bool(dot) == (" dot(" in line), f"a product of unknown form: {line}"
-            if dot:
-                left, right = (tuple(map(int, dot.group(i).split(","))) for i in (1, 2))
-                found.append(Product(left, right, left[int(dot.group(3))]))
-            for callee in re.findall(into + r"=(%[\w.\-]+)", line):
+        for instruction in self.computations[name]:
+            if instruction.kind == "dot":
+                found.append(product(instruction.text))
+            for callee in filter(None, map(instruction.called, into)):
                 found += self.products(callee, into)
         return found
+
+
+def product(text):
+    """The shapes of a product, from the text of its instruction."""
+    dot = re.match(r" dot\(\w+\[([\d,]*)\]\S* \S+ \w+\[([\d,]*)\].*lhs_contracting_dims=\{(\d)\}", text)
+    assert dot, f"a product of unknown form: {text}"
+    left, right = (tuple(map(int, dot[i].split(","))) for i in (1, 2))
+    return Product(left, right, left[int(dot[3])])
 
 
 def training_step(layer, mask=None, **further):
@@ -90,7 +93,7 @@ def test_products_of_a_training_step(name, arguments, columns, dots, masked, fla
     layer = getattr(keras_seq, name)(U, **arguments, **flags)
     layer.build((B, T, D))
     mask = tf.sequence_mask([7, 4, 0, 2, *[5] * 9], T) if masked else None
-    program = Program(training_step(layer, mask), tf.ones((B, T, D)))
+    program = Products(training_step(layer, mask), tf.ones((B, T, D)))
     assert len(program.loops) == 2
     forward, backward = program.loops
     state_products = [Product((B, U), (U, m * U), U) for m in dots]
@@ -109,7 +112,7 @@ def test_two_lanes_in_one_loop(name, arguments, columns, dots, monkeypatch):
     monkeypatch.setattr(loop, "lane_count", lambda batch, weights: 2)
     layer = getattr(keras_seq, name)(U, **arguments, return_sequences=True)
     layer.build((B, T, D))
-    program = Program(training_step(layer), tf.ones((B, T, D)))
+    program = Products(training_step(layer), tf.ones((B, T, D)))
     assert len(program.loops) == 2
     forward, backward = program.loops
     assert sorted(forward) == sorted(Product((rows, U), (U, m * U), U) for rows in (6, 7) for m in dots)
@@ -156,8 +159,8 @@ def test_no_stack_is_copied_in_a_loop(backwards, count, monkeypatch):
 def test_inference_keeps_nothing(name, arguments, columns, dots):
     layer = getattr(keras_seq, name)(U, **arguments)
     layer.build((B, T, D))
-    inference = Program(tf.function(lambda x: layer(x), jit_compile=True), tf.ones((B, T, D)))
-    training = Program(tf.function(lambda x: layer(x, training=True), jit_compile=True), tf.ones((B, T, D)))
+    inference = Products(tf.function(lambda x: layer(x), jit_compile=True), tf.ones((B, T, D)))
+    training = Products(tf.function(lambda x: layer(x, training=True), jit_compile=True), tf.ones((B, T, D)))
     assert len(inference.loops) == 1
     assert "dynamic-update-slice(" in training.text
     assert "dynamic-update-slice(" not in inference.text
@@ -226,20 +229,20 @@ def test_loops_of_a_training_step_with_true_outputs(layer, closed):
 
 
 def test_readout_is_one_product_over_all_steps():
-    program = Program(training_step(keras_seq.SimpleRNN(U, outputs=3, return_sequences=True)), tf.ones((B, T, D)))
+    program = Products(training_step(keras_seq.SimpleRNN(U, outputs=3, return_sequences=True)), tf.ones((B, T, D)))
     assert all(3 not in (*p.left, *p.right) for loop in program.loops for p in loop)
     assert any(3 in p.right and p.contracted == U for p in program.outside)
 
 
 def loops_of(step):
-    return len(Program(step, tf.ones((B, T, D))).bodies)
+    return len(Products(step, tf.ones((B, T, D))).bodies)
 
 
 def test_keras_multiplies_for_weight_gradients_in_the_loop():
     """A control: what the tests above say is absent would be seen."""
     layer = keras.layers.LSTM(U, return_sequences=True)
     layer.build((B, T, D))
-    program = Program(training_step(layer), tf.ones((B, T, D)))
+    program = Products(training_step(layer), tf.ones((B, T, D)))
     assert any(of_weight_form(p) for loop in program.loops for p in loop)
 
 

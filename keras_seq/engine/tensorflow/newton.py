@@ -31,7 +31,7 @@ from keras_seq.engine.pairs import recurrence_by_pairs
 from keras_seq.engine.primitives import report_solution
 from keras_seq.engine.tensorflow import loop, parallel
 from keras_seq.engine.tensorflow._tensorflow import compiled_by_xla
-from keras_seq.engine.tensorflow.arrays import column, differentiable, like, size
+from keras_seq.engine.tensorflow.arrays import column, differentiable, known_shape, like, size
 from keras_seq.engine.tensorflow.gradients import Forward, differentiable_once
 from keras_seq.engine.tensorflow.linear import linear_loop, linear_loop_is_cheap
 from keras_seq.engine.tensorflow.recurrence import Recurrence
@@ -125,9 +125,13 @@ class _Steps:
         rows, projected, constants = parallel.as_rows(self.recurrence, self.projected, before)
         of_step = step_jacobian if full else step_diagonal
         found = of_step(self.recurrence.step, self.recurrence.weights, projected, rows, constants)
-        after, jacobian = (parallel.as_steps(x, self.time) for x in (tf.concat(found[0], axis=-1), found[1]))
+        after, jacobian = map(self._steps, (tf.concat(found[0], axis=-1), found[1]))
         unchanged = tf.eye(sum(self.widths), dtype=jacobian.dtype) if full else tf.ones_like(jacobian)
         return self.after([after], before), self._unless_masked(jacobian, unchanged)
+
+    def _steps(self, x):
+        """What one step over t * b rows gave, (t, b, ...), with the b that is known."""
+        return known_shape(parallel.as_steps(x, self.time), [None, self.initial.shape[0], *x.shape[1:]])
 
     def _unless_masked(self, new, old):
         return new if self.mask is None else tf.where(column(self.mask, new), new, old)
