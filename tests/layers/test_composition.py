@@ -270,35 +270,6 @@ def test_the_last_output_is_that_of_the_last_real_step(name):
             assert_close([y], [layer(x[:, : t + 1], mask=mask[:, : t + 1])], 1e-5)
 
 
-NO_ROWS = {
-    "LSTM": lambda **flags: keras_seq.LSTM(3, **flags),
-    "checkpoint": lambda **flags: keras_seq.GRU(3, checkpoint=True, **flags),
-    "newton": lambda **flags: keras_seq.GRU(3, solver="newton", **flags),
-    "LRU": lambda **flags: keras_seq.LRU(3, **flags),
-    "LinearRNN": lambda **flags: keras_seq.LinearRNN(3, transition="full", **flags),
-    "Stacked": lambda **flags: keras_seq.Stacked([keras_seq.LSTM(3, **flags), keras_seq.Elman(3, **flags)]),
-    "Bidirectional": lambda **flags: keras_seq.Bidirectional(keras_seq.LSTM(3, **flags)),
-}
-
-
-@pytest.mark.parametrize("name", [n if n == "LSTM" else pytest.param(n, marks=pytest.mark.deep) for n in NO_ROWS])
-def test_a_batch_may_be_empty(name):
-    """Where it is known to be, eagerly and in a graph: outputs without rows, gradients of zeros."""
-    layer = NO_ROWS[name](return_sequences=True)
-    layer.build((None, 5, D))
-
-    def step(x, mask):
-        with tf.GradientTape() as tape:
-            y = layer(x, mask=mask, training=True)
-            loss = tf.reduce_sum(y)
-        return y, tape.gradient(loss, [w.value for w in layer.trainable_variables])
-
-    for function in (step, tf.function(step)):
-        y, gradients = function(tf.zeros((0, 5, D)), tf.zeros((0, 5), "bool"))
-        assert y.shape == (0, *layer.compute_output_shape((0, 5, D))[1:])
-        assert all(np.all(g == 0) for g in gradients)
-
-
 def test_a_warm_up_with_no_step_after_it_gives_the_last_known_step():
     layer = keras_seq.NARX(4, 1, output_delays=2, input_delays=2, closed=True, **ZEROS)
     x = np.random.default_rng(0).normal(size=(1, 6, D)).astype("float32")
