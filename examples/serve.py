@@ -59,7 +59,16 @@ def main(arguments=None):
         parser.error(f"models: expected some, got none, nor any in {options.output}; --train makes them")
     from serving.saved import load
 
-    app = create_app([load(path) for path in paths], limits)
+    models = []
+    for path in paths:
+        try:
+            models.append(load(path))
+        except ValueError as error:
+            parser.error(f"{path}: {error}")
+    try:
+        app = create_app(models, limits)
+    except ValueError as error:
+        parser.error(str(error))
     gc.collect()
     gc.freeze()  # or the collector walks through all of TensorFlow between two answers
     # uvicorn answers what it has begun, and then sends the signal once more, to whoever had it before

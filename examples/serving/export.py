@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+APART = "what `model.export(path)` writes is served with sequences of one length at a time"
 VOCABULARY = pathlib.Path("assets.extra", "vocabulary.json")
 """Where in a SavedModel's folder the vocabulary stands; TensorFlow leaves assets.extra to whoever writes it."""
 
@@ -26,14 +27,19 @@ def export_predictor(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """One endpoint, `predict(sequences (b, t, ..), lengths (b,))`: steps from its length on are hidden by a mask.
 
     Raises:
-        ValueError: a model of several inputs or outputs, or one whose answer depends on padding though a mask hides it.
+        ValueError: a model of several inputs or outputs, or of one number of rows; one whose answer has other steps than its
+            input, or depends on padding though a mask hides it.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(f"model: expected one input and one output, got {len(model.inputs)} and {len(model.outputs)}")
     (x,) = model.inputs
+    if x.shape[0] is not None:
+        raise ValueError(f"model: expected one of any number of rows, got one of {x.shape[0]}")
 
     def predict(sequences, lengths):
         mask = tf.sequence_mask(lengths, tf.shape(sequences)[1])
+        shown = tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones(len(x.shape) - 2, "int32")], axis=0))
+        sequences = tf.where(shown, sequences, tf.zeros((), x.dtype))  # as `Embedding(mask_zero=True)` wants it
         with warnings.catch_warnings():  # Keras says of every model that it takes no mask; its layers do
             warnings.filterwarnings("ignore", r".*\(of type (Sequential|Functional|Model)\)")
             return model(sequences, mask=mask, training=False)
@@ -46,16 +52,17 @@ def export_predictor(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def _check_padding(model, predict, x):
-    """A ValueError if the answer to five steps depends on whether four others follow that a mask hides."""
+    """A ValueError if the answer to five steps depends on whether four others follow that a mask hides, or has not five."""
     real = tf.cast(tf.random.stateless_uniform((1, 5, *(n or 1 for n in x.shape[2:])), (1, 2), 1, 2), x.dtype)
     padded = tf.concat([real, tf.ones_like(real[:, :4])], axis=1)
     alone, beside = model(real), predict(padded, tf.constant([5]))
     if model.outputs[0].shape[1:2] == (None,):
-        beside = beside[:, : alone.shape[1]]
+        if alone.shape[1] != 5:
+            raise ValueError(f"model: expected one that gives 5 steps for 5, got {alone.shape[1]}; {APART}")
+        beside = beside[:, :5]
     if np.abs(alone - beside).max() > 1e-2 * np.abs(alone).max() + 1e-6:
         raise ValueError(
-            "model: expected one whose answers do not depend on padding that a mask hides, got one that does; what "
-            "`model.export(path)` writes is served with sequences of one length at a time"
+            f"model: expected one whose answers do not depend on padding that a mask hides, got one that does; {APART}"
         )
 
 

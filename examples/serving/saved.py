@@ -17,7 +17,8 @@ def load(path: str | pathlib.Path) -> "Predictor | Stream | Writer | Reader | Ca
     """The model of a SavedModel, by its endpoints, or of a `.keras` file, which is exported first.
 
     Raises:
-        ValueError: a path with neither; a model of several inputs or outputs.
+        ValueError: a path with neither; a model of several inputs or outputs, or for one number of rows; one of sequences that
+            keeps a state between its calls.
     """
     path = pathlib.Path(path)
     if path.is_file() and path.suffix == ".keras":
@@ -47,6 +48,8 @@ def _only(what, found):
 
 
 def _row(x):
+    if x.shape[0] is not None:
+        raise ValueError(f"model: expected one of any number of rows, got one of {x.shape[0]}")
     return tuple(x.shape[1:])
 
 
@@ -66,10 +69,16 @@ class Predictor:
         given = {name: x for name, x in self._call.structured_input_signature[1].items() if name != "lengths"}
         self._spec = _only("input", given)
         (self._name,) = given
-        self.dtype, self.features = self._spec.dtype.as_numpy_dtype, tuple(self._spec.shape[2:])
-        self.length = self._spec.shape[1]
+        self.dtype, (self.length, *self.features) = self._spec.dtype.as_numpy_dtype, _row(self._spec)
+        if any(
+            n.op == "AssignVariableOp" for f in self._call.graph.as_graph_def().library.function for n in f.node_def
+        ):
+            raise ValueError(
+                "model: expected one whose answer depends on its sequence alone, got one that keeps a state; what "
+                "`keras_seq.streaming(model).export(path)` writes has one for each stream"
+            )
         shape = _only("output", self._call.structured_outputs).shape
-        self.timed = shape.rank is not None and shape.rank > 1 and shape[1] is None
+        self.timed = self.masks and shape.rank is not None and shape.rank > 1 and shape[1] is None
 
     def group(self, sequence: np.ndarray) -> Any:
         """What sequences of one batch have in common."""

@@ -256,6 +256,7 @@ WRONG = {
     "--train: expected some of waves, forecast, writer, dates, captions": ["--train", "nothing"],
     "batch: expected a positive number, got 0": ["--batch", "0"],
     "models: expected some, got none": ["--output", "nowhere"],
+    f"{__file__}: path: expected a SavedModel's folder or a .keras file": [__file__],
 }
 
 
@@ -265,3 +266,10 @@ def test_arguments_refuse(reason, capsys):
     with pytest.raises(SystemExit):
         serve.main(WRONG[reason])
     assert reason in capsys.readouterr().err
+
+
+def test_two_models_of_a_kind_are_refused(models, capsys):
+    pytest.importorskip("fastapi", reason="the server needs pip install keras_seq[serve]")
+    with pytest.raises(SystemExit):
+        serve.main([str(models[0] / "stream")] * 2)
+    assert "models: expected one to stream, got two" in capsys.readouterr().err

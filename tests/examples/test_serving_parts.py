@@ -311,10 +311,54 @@ def test_pictures_are_described_as_the_captioner_does(features_as, tmp_path):
         np.testing.assert_allclose(one["weights"], weights[: len(one["words"])], atol=1e-5)
 
 
-def test_a_model_that_sees_padding_is_refused(tmp_path):
-    model = sequential(keras.layers.Conv1D(3, 3, padding="same"), keras_seq.MaskedMean())
-    with pytest.raises(ValueError, match="do not depend on padding"):
-        export.export(model, tmp_path)
+def test_tokens_of_a_model_that_hides_zeros_share_a_batch(tmp_path):
+    embedding = keras.layers.Embedding(9, 4, mask_zero=True)
+    model = keras.Sequential([keras.Input((None,), dtype="int32"), embedding, keras_seq.GRU(3)])
+    export.export(model, tmp_path)
+    served = saved.load(tmp_path)
+    tokens = [np.array(t, "int32") for t in ([1, 2], [8, 7, 6, 5], [3])]
+    for x, y in zip(tokens, served.run(tokens), strict=True):
+        np.testing.assert_allclose(y, model(x[None])[0], atol=1e-6)
+
+
+def test_answers_of_another_length_are_whole(tmp_path):
+    model = sequential(keras.layers.UpSampling1D(2), keras_seq.SimpleRNN(3, return_sequences=True))
+    model.export(tmp_path, verbose=False)
+    x = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
+    np.testing.assert_allclose(saved.load(tmp_path).run(list(x)), model(x), atol=1e-6)
+
+
+def of_one_row():
+    return keras.Sequential([keras.Input((None, 2), batch_size=1), keras_seq.GRU(3, stateful=True)])
+
+
+REFUSED = {
+    "do not depend on padding": lambda: sequential(keras.layers.Conv1D(3, 3, padding="same"), keras_seq.MaskedMean()),
+    "one that gives 5 steps for 5, got 3; what `model.export": lambda: sequential(
+        keras_seq.TDNN(3, delays=2, subsampling=2)
+    ),
+    "one of any number of rows, got one of 1": of_one_row,
+    "one input and one output, got 2 and 1": lambda: keras.Model(
+        inputs := [keras.Input((None, 2)), keras.Input((None, 2))], keras_seq.GRU(3)(keras.ops.add(*inputs))
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_models_whose_sequences_cannot_share_a_batch_are_refused(reason, tmp_path):
+    with pytest.raises(ValueError, match=f"^model: expected .*{reason}"):
+        export.export(REFUSED[reason](), tmp_path)
+
+
+def test_saved_models_that_cannot_be_shared_are_refused(tmp_path):
+    of_one_row().export(tmp_path / "whole", verbose=False)
+    with pytest.raises(
+        ValueError, match="model: expected one whose answer depends on its sequence alone, got one that"
+    ):
+        saved.load(tmp_path / "whole")
+    keras_seq.streaming(sequential(keras_seq.GRU(3))).export(tmp_path / "step", batch_size=1)
+    with pytest.raises(ValueError, match="model: expected one of any number of rows, got one of 1"):
+        saved.load(tmp_path / "step")
 
 
 def test_paths_that_hold_no_model_are_refused(tmp_path):
