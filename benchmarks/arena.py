@@ -41,6 +41,7 @@ LAYERS = {
     "MinLSTM": lambda: keras_seq.MinLSTM(UNITS),
     "LRU": lambda: keras_seq.LRU(UNITS),
     "Stacked, 2 LSTMs": lambda: keras_seq.Stacked(keras_seq.LSTM, [UNITS, UNITS]),
+    "MaskedMean": lambda: keras_seq.MaskedMean(),
     "TDNN": lambda: keras_seq.TDNN(UNITS, delays=4),
     "TCN": lambda: keras_seq.TCN(UNITS, dilations=[1, 2, 4]),
     "WaveNet": lambda: keras_seq.WaveNet(UNITS, dilations=[1, 2, 4]),

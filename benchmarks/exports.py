@@ -376,8 +376,8 @@ it (the arena, of TensorFlow Lite for Microcontrollers by its Python package, on
 `python benchmarks/arena.py` ([arena.py](../benchmarks/arena.py)) writes these rows alone. float16 and int8 are options of
 TensorFlow Lite's converter, which `Stream.export` hands on; int8 wants a sample of inputs and states, as arena.py gives it. The
 last column says what that interpreter does not take; LiteRT's own takes all. In int8 the state itself is rounded to 256 values
-after each step: that suits states that stay within bounds, not a sum that grows with each step, such as that of `NoForgetLSTM`,
-`ResidualRNN`, `MaskedMean`, or a `LinearRNN` that hardly forgets."""
+after each step: that suits states that stay within bounds, not a sum that grows with each step, such as those of `NoForgetLSTM`
+and `MaskedMean`."""
 
 
 def main(arguments=None):
