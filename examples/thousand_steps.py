@@ -1,6 +1,6 @@
 """Adding over a thousand steps: a memory whose gates read the inputs alone beside the plain recurrence.
 
-    python examples/thousand_steps.py           # two to three minutes on two cores
+    python examples/thousand_steps.py           # five minutes on two busy cores
     python examples/thousand_steps.py --steps 600 --seed 1
 
 Of a thousand random numbers two are marked; say their sum at the end. Always saying 1 gives a squared error of 1/6. Neither

@@ -167,8 +167,8 @@ class LinearRNNCell(ReadoutCell):
         transition="full":       h_t = h_{t-1} U + f(x_t W + b)
         y_t = h_t, or with `outputs` y_t = g(h_t V + b_y)
 
-    A layer needs no loop over time. With `stable=True` a = tanh(w): each |a| is below 1 whatever is learned, so that bounded
-    inputs have bounded states, |h| <= |h_0| + max |f| / (1 - |a|).
+    A layer needs no loop over time. With `stable=True` a = tanh(w): each |a| is below 1 whatever is learned (a large w
+    rounds to 1 itself), so that bounded inputs have bounded states, |h| <= |h_0| + max |f| / (1 - |a|).
     Weights: `kernel` W (d, u), `recurrent_diagonal` (u,), a or w, or `recurrent_kernel` U (u, u), `bias` (u,); with `outputs`
     also `output_kernel` V (u, k), `output_bias` (k,). State h (b, u). Internals: `hidden`.
 

@@ -37,7 +37,8 @@ class GraphRecurrent(keras.layers.Layer):
     Args:
         cell: a `keras_seq.Cell` that reads no constants.
         steps: positive integer.
-        aggregate: "sum", "mean" or "max" of the messages, the last for each number of them apart.
+        aggregate: "sum", "mean" or "max" of the messages, the last for each of their w numbers by itself. They are added up
+            in float32 at least.
         edge_types: positive integer, how many types of edges there are; None for no types.
         message_initializer: of `message_kernel`.
         **kwargs: `name`, `dtype`, `trainable`.

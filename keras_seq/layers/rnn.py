@@ -59,7 +59,8 @@ class RNN(Streamable, keras.layers.RNN):
         checkpoint: keep for the backward pass only the states of every sqrt(t)-th step, with `truncate` of every k-th, and
             run the steps between again: memory as sqrt(t) (or k + t / k), the same gradients, about a third more time.
         solver: None for a loop over time; "newton" or a `keras_seq.Newton` to find the states of all steps at once, by
-            iterations whose depth grows as log(t): see there where it pays.
+            iterations whose depth grows as log(t): see there where it pays. A cell whose states are known without a loop, such
+            as `keras_seq.MinGRUCell`, needs none and takes no notice of it.
         **kwargs: `name`, by default with the name of the cell, where Keras has no such cell; `dtype`, `trainable`,
             `activity_regularizer`; and, for the first layer of a `keras.Sequential` without an Input, `input_shape` (t, d), or
             `input_dim` d, with or without `input_length` t.
