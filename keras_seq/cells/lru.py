@@ -24,9 +24,9 @@ class LRUCell(GatedCell):
         h_t = lambda * h_{t-1} + gamma * (x_t B + b);   y_t = f(Re(h_t C) + x_t D)
         lambda = exp(-exp(nu) + i exp(theta)),   gamma = exp(log gamma)
 
-    |lambda| = exp(-exp(nu)) is below 1 whatever is learned (a nu far below 0 rounds it to 1): bounded inputs have bounded states.
-    It starts uniform on a ring of the complex plane, and gamma at sqrt(1 - |lambda|^2), which keeps the size of h. A layer needs
-    no loop over time.
+    |lambda| = exp(-exp(nu)) is below 1 whatever is learned (a nu far below 0 rounds it to 1): bounded inputs have bounded
+    states. It starts uniform on a ring of the complex plane, and gamma at sqrt(1 - |lambda|^2), which keeps the size of h. A
+    layer needs no loop over time.
     Weights: `kernel` (d, 2u), the real and the imaginary part of B, `bias` (2u,), `nu`, `theta`, `log_gamma` (u,),
     `output_kernel` (2u, k), that C is made of: Re(h C) = [Re h, Im h] output_kernel, and `skip_kernel` D (d, k).
     State h (b, 2u), its real and its imaginary part. Internals: `hidden`, of the same form.
