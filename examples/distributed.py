@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ SIZES = (1, 10_000, 100_000, 300_000, 1_000_000)
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="processes, which share the 16 rows of a batch")
+    parser.add_argument("--workers", type=int, help="processes, which share the 16 rows of a batch; 2 if not given")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batches", type=int, default=6, help="of each epoch")
     parser.add_argument("--units", type=int, default=32)
@@ -41,11 +42,24 @@ def arguments():
     parser.add_argument("--sums", action="store_true", help=argparse.SUPPRESS)  # time sums over the workers instead
     parser.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    given = [name for name in ("workers", "kill", "costs") if getattr(chosen, name)]
+    if "TF_CONFIG" in os.environ and given:
+        parser.error(f"--{given[0]}: expected none where TF_CONFIG says who the workers are")
+    if chosen.costs and given != ["costs"]:
+        parser.error(f"--{given[0]}: expected none together with --costs, which runs 1, 2 and 4 workers to their end")
+    chosen.workers = 2 if chosen.workers is None else chosen.workers
     if not 1 <= chosen.workers <= BATCH:
         parser.error(f"--workers: expected 1 to {BATCH}, the rows of a batch, got {chosen.workers}")
     for name in ("epochs", "batches", "units"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name}: expected a positive integer, got {getattr(chosen, name)}")
+    if not 0 < chosen.timeout < float("inf"):
+        parser.error(f"--timeout: expected positive seconds, got {chosen.timeout:g}")
+    if chosen.output is not None:
+        try:
+            chosen.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--output: expected a folder, got {chosen.output}: {error.strerror}")
     return chosen
 
 
@@ -62,8 +76,8 @@ def train(chosen):
     from keras_seq.training import fit_distributed, worker_strategy
 
     strategy = tf.distribute.get_strategy() if chosen.one else worker_strategy(timeout=chosen.timeout)
-    number = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
-    own = chosen.output / (chosen.one or f"worker{number}")
+    task = {"type": "worker", "index": 0} | json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {})
+    own = chosen.output / (chosen.one or f"{task['type']}{task['index']}")
     if chosen.sums:
         return own.with_suffix(".json").write_text(json.dumps(timed_sums(strategy)))
 
@@ -299,8 +313,8 @@ def main():
         chosen.output = chosen.output or pathlib.Path("distributed")
         chosen.output.mkdir(parents=True, exist_ok=True)
         return train(chosen)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # after the workers
     folder = chosen.output or pathlib.Path(tempfile.mkdtemp(prefix="distributed"))
-    folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SystemExit(f"--output: expected an empty folder, got {folder}")
     try:

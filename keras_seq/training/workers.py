@@ -36,7 +36,9 @@ def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirrored
 
     Raises:
         TimeoutError: it names the workers that did not come, and their addresses.
-        TypeError, ValueError: a timeout that is no positive number; a task that is none of the cluster's workers.
+        OSError: another program has this worker's port.
+        TypeError, ValueError: a timeout that is no positive number; a TF_CONFIG that is no JSON object; an address that is no
+            host:port, or that of two workers; a task that is none of the cluster's workers.
 
     Example:
 
@@ -51,10 +53,11 @@ def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirrored
         raise TypeError(f"timeout: expected positive seconds, got {timeout!r}")
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout: expected positive seconds, got {timeout}")
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    cluster = _of_environment()
     addresses = _addresses(cluster)
     if len(addresses) < 2:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    _check_addresses(addresses)
     own = f"{cluster.task_type} {cluster.task_id}"
     if own not in addresses:
         raise ValueError(f"TF_CONFIG: expected a task that is one of {', '.join(addresses)}, got {own}")
@@ -66,7 +69,18 @@ def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirrored
 
 def named_workers() -> int:
     """How many workers TF_CONFIG names; 0 without it."""
-    return len(_addresses(tf.distribute.cluster_resolver.TFConfigClusterResolver())) if "TF_CONFIG" in os.environ else 0
+    return len(_addresses(_of_environment())) if "TF_CONFIG" in os.environ else 0
+
+
+def _of_environment():
+    given = os.environ.get("TF_CONFIG", "{}")
+    try:
+        found = json.loads(given)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"TF_CONFIG: expected a JSON object, got {given!r:.80}")
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
 
 
 def _addresses(cluster):
@@ -74,16 +88,34 @@ def _addresses(cluster):
     return {f"{job} {i}": address for job in ("chief", "worker") for i, address in enumerate(jobs.get(job, []))}
 
 
+def _check_addresses(addresses):
+    for worker, address in addresses.items():
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError(f"TF_CONFIG: expected host:port as the address of {worker}, got {address!r}")
+    if len(set(addresses.values())) < len(addresses):
+        raise ValueError(f"TF_CONFIG: expected an address for each worker, got {watch.named(addresses)}")
+
+
 def _meet(port, others, timeout):
     """Return when every other worker has opened its port, in which TensorFlow's server then takes the place of ours."""
     end = time.monotonic() + timeout
-    with socket.create_server(("", port)):
+    with _opened(port):
         while others := watch.absent(others):
             if time.monotonic() > end:
                 raise TimeoutError(
                     f"TF_CONFIG: expected all workers within {timeout:g} seconds, did not find {watch.named(others)}"
                 )
             time.sleep(0.1)
+
+
+def _opened(port):
+    try:
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise OSError(
+            error.errno, f"TF_CONFIG: expected port {port} to be free for this worker, got {error.strerror}"
+        ) from None
 
 
 @contextlib.contextmanager

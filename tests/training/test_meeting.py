@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,38 @@ def test_an_absent_worker_is_named(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", config(3))
         with pytest.raises(ValueError, match=r"TF_CONFIG: expected a task that is one of worker 0, .*, got worker 3"):
             worker_strategy(timeout=0.3)
+
+
+def of(*addresses, index=0):
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "expected a JSON object, got ''"),
+        ("{", "expected a JSON object, got '{'"),
+        ("[]", "expected a JSON object, got '[]'"),
+        (of("one", "two:1"), "expected host:port as the address of worker 0, got 'one'"),
+        (of("one:1", ":2"), "expected host:port as the address of worker 1, got ':2'"),
+        (of("one:x", "two:1"), "expected host:port as the address of worker 0, got 'one:x'"),
+        (of("one:70000", "two:1"), "expected host:port as the address of worker 0, got 'one:70000'"),
+        (of("one:1", "one:1"), "expected an address for each worker, got worker 0 at one:1, worker 1 at one:1"),
+    ],
+)
+def test_what_tf_config_cannot_mean_is_refused(given, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", given)
+    with pytest.raises(ValueError, match=re.escape(f"TF_CONFIG: {message}")):
+        worker_strategy(timeout=0.1)
+
+
+def test_a_port_that_another_program_has_is_named(monkeypatch):
+    with cluster(2) as (addresses, config):
+        monkeypatch.setenv("TF_CONFIG", config(0))
+        port = watch.host_and_port(addresses[0])[1]
+        wanted = f"TF_CONFIG: expected port {port} to be free for this worker, got Address already in use"
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match=wanted):
+            worker_strategy(timeout=0.1)
 
 
 def test_a_process_that_waits_for_a_dead_worker_is_killed_with_its_name():
