@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -63,7 +65,7 @@ def worker_strategy(timeout: float = 300.0) -> tf.distribute.MultiWorkerMirrored
         raise ValueError(f"TF_CONFIG: expected a task that is one of {', '.join(addresses)}, got {own}")
     port = watch.host_and_port(addresses.pop(own))[1]
     _meet(port, addresses, timeout)
-    with _watched(addresses, timeout):
+    with _watched(addresses, timeout), _sigterm_as_before():
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -127,6 +129,15 @@ def _watched(others, timeout):
             yield
         finally:
             watcher.kill()
+
+
+@contextlib.contextmanager
+def _sigterm_as_before():
+    """TensorFlow's server takes SIGTERM for itself; where this is the main thread, it is given back."""
+    yield
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 class CommonError(ValueError):

@@ -36,9 +36,9 @@ def cluster(count):
 
 
 def said_by_two_and_one(command, seconds=400):
-    """The first lines that two workers and a process alone wrote, and what they wrote of errors.
+    """The first lines that two workers and a process alone wrote, what they wrote of errors, and how SIGTERM ended them.
 
-    Each is to live on after its line until its standard input ends, so that the other worker hears of what went wrong here.
+    Each may live on after its line, so that the other worker hears of what went wrong here.
     """
     with cluster(2) as (_, config), contextlib.ExitStack() as stack:
         worlds, running, told = ({"TF_CONFIG": config(0)}, {"TF_CONFIG": config(1)}, {}), [], []
@@ -52,5 +52,6 @@ def said_by_two_and_one(command, seconds=400):
         hang.start()
         said = [process.stdout.readline() for process in running]
         for process in running:
-            process.communicate(timeout=60)
-        return said, [file.seek(0) or file.read()[-3000:] for file in told]
+            process.terminate()
+        codes = [process.wait(timeout=60) for process in running]
+        return said, [file.seek(0) or file.read()[-3000:] for file in told], codes

@@ -91,7 +91,7 @@ def equal(a, b, atol=0.0):
 
 @pytest.mark.deep
 def test_two_workers_end_alike_and_write_once(tmp_path):
-    said, told = said_by_two_and_one([sys.executable, "-c", WORKERS, str(tmp_path)])
+    said, told, _ = said_by_two_and_one([sys.executable, "-c", WORKERS, str(tmp_path)])
     assert all(said), told
     first, second, one = map(json.loads, said)
     assert [run["epochs"] for run in first.values() if "epochs" in run] == [3, 1, 2]

@@ -96,14 +96,15 @@ class Fails(keras.callbacks.Callback):
 
 said["failed"] = refused(model, data, callbacks=[Fails()])
 print(json.dumps(said), flush=True)
-sys.stdin.read()  # lives on until the other has heard of it
+sys.stdin.read()  # lives on until the other has heard of it, and SIGTERM comes
 """
 
 
 def test_two_workers_learn_what_one_learns_and_end_together(tmp_path):
     command = [sys.executable, "-c", WORKERS, str(tmp_path), "masks", "rows and masks", "infinite gradients"]
-    said, told = said_by_two_and_one(command)
+    said, told, codes = said_by_two_and_one(command)
     assert all(said), told
+    assert codes[:2] == [-signal.SIGTERM, -signal.SIGTERM]
     first, second, one = map(json.loads, said)
     np.testing.assert_allclose(first["losses"], one["losses"], atol=1e-5)
     assert np.max(first["apart"]) < 1e-5
