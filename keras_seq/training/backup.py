@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from typing import Any
 
@@ -32,6 +33,8 @@ class Backup(keras.callbacks.Callback):
         self._states = [tf.Variable(tf.zeros((rows, *v.shape[1:]), v.dtype)) for v in self._carried]
         kept = [*(v.value for v in (*model.variables, *model.optimizer.variables)), *self._states]
         self._checkpoint = tf.train.Checkpoint(kept=kept, epoch=self._epoch, chunk=self._batch)
+        if is_chief(self._strategy):
+            _check_writable(folder)
         self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=2)
         if self._manager.latest_checkpoint:
             self._restore(kept)
@@ -79,6 +82,18 @@ class Backup(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         if is_chief(self._strategy):
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _check_writable(folder):
+    """Now, as the first backup comes late."""
+    probe = os.path.join(folder, "writable")
+    try:
+        tf.io.gfile.makedirs(folder)
+        with tf.io.gfile.GFile(probe, "w") as file:
+            file.write("?")
+        tf.io.gfile.remove(probe)
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"backup: expected a folder to write to, got {folder}: {error!s:.200}") from None
 
 
 def is_chief(strategy: Any) -> bool:

@@ -130,7 +130,8 @@ class CarriesStates:
             backup_every: positive integer, chunks between backups; there is one after each epoch too.
 
         Raises:
-            TypeError, ValueError: `backup` with other data; a backup of another model or number of rows.
+            TypeError, ValueError: `backup` with other data; one of another model or number of rows, or a folder that cannot
+                be written to.
         """
         if backup is None:
             return super().fit(x, y, *args, **kwargs)

@@ -75,9 +75,10 @@ def fit_distributed(
 
     Raises:
         TypeError, ValueError: a model that is not compiled, or with XLA on several replicas, or with `steps_per_execution`, or
-            made outside of the strategy's scope where TF_CONFIG names several workers; a loss of one number for all rows where
-            several replicas are to have parts of it; data of another kind; rows that the replicas cannot share; workers
-            whose data or backups differ; a backup of another model.
+            made outside of the strategy's scope where TF_CONFIG names several workers; other epochs, or backups, or validation,
+            in one worker than in another; a loss of one number for all rows where several replicas are to have parts of it;
+            data of another kind; rows that the replicas cannot share; workers whose data or backups differ; a backup of another
+            model, or a folder for it that cannot be written to.
 
     Example:
 
@@ -133,6 +134,13 @@ def _check_compiled(model, strategy):
 
 def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backup_every):
     strategy = model.distribute_strategy
+    _check_alike(
+        strategy,
+        epochs=epochs,
+        validation_data=validation_data is not None,
+        backup=backup is not None,
+        backup_every=backup_every,
+    )
     of_epoch = data if callable(data) and not isinstance(data, tf.data.Dataset) else lambda epoch: data
     first = _checked("data", of_epoch(0))
     if validation_data is not None:
@@ -169,6 +177,13 @@ def _fit(model, data, epochs, validation_data, callbacks, verbose, backup, backu
     model.optimizer.finalize_variable_values(model.trainable_weights)
     called.on_train_end(logs)
     return model.history
+
+
+def _check_alike(strategy, **given):
+    """Workers that were given other numbers than the rest would wait for it, or it for them."""
+    found = everyones(strategy, [int(number) for number in given.values()])
+    for i, name in enumerate(given):
+        agree(name, "the same in each worker", found[:, [i]])
 
 
 def _callback_list(model, callbacks, keeper, verbose, epochs, steps):

@@ -154,7 +154,11 @@ def heard_by_all(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except BaseException as error:
         if several_workers(strategy):
             worker = f"{strategy.cluster_resolver.task_type} {strategy.cluster_resolver.task_id}"
-            tell_other_workers(f"{worker} ended with {type(error).__name__}: {error!s:.200}")
+            said = str(error)
+            said = (
+                said if len(said) <= 400 else f"{said[:150]} .. {said[-250:]}"
+            )  # of TensorFlow's the reason may stand last
+            tell_other_workers(f"{worker} ended with {type(error).__name__}: {said}")
         raise
 
 

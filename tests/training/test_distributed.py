@@ -126,6 +126,11 @@ def test_what_is_wrong_is_refused():
         (TypeError, "model: expected a compiled keras.Model", lambda: fit_distributed(keras.layers.Dense(2), DATA)),
         (TypeError, "callbacks: expected a list", lambda: fit_distributed(made(), DATA, callbacks=Breaks())),
         (TypeError, "backup: expected a folder or None", lambda: fit_distributed(made(), DATA, backup=3)),
+        (
+            ValueError,
+            "backup: expected a folder to write to, got /dev/null",
+            lambda: fit_distributed(made(), DATA, backup="/dev/null"),
+        ),
         (ValueError, "verbose: expected 'auto', 0, 1 or 2", lambda: fit_distributed(made(), DATA, verbose="loud")),
         (ValueError, "data: expected batches, got an empty", lambda: fit_distributed(made(), DATA.take(0))),
         (TypeError, "data: expected a tf.data.Dataset of batches", lambda: fit_distributed(made(), X)),

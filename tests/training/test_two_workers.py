@@ -62,6 +62,7 @@ if alone:
 
 other = tf.data.Dataset.from_tensors((np.full((4, 3), 4 + number, "int32"), np.full((4, 3), 4, "int32")))
 said["other data"] = refused(model, other)
+said["other epochs"] = refused(model, model.streams(text[:80], 4, 10), epochs=1 + number)
 said["apart"] = [replicas.differences(case, strategy) for case in cases]
 with strategy.scope():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -112,6 +113,10 @@ def test_two_workers_learn_what_one_learns_and_end_together(tmp_path):
     assert first["epochs"] == 1
     for worker in (first, second):
         assert "CommonError: data: expected the same batches in each worker" in worker["other data"]
+        assert (
+            "CommonError: epochs: expected the same in each worker, got others in replicas [1]"
+            in worker["other epochs"]
+        )
         assert "CommonError: data: expected as many batches in each worker" in worker["as many"]
         assert {**worker, "failed": None} == {**first, "failed": None}
     assert second["failed"] == "RuntimeError: no space left"
