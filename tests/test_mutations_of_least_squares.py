@@ -49,6 +49,7 @@ MUTANTS = [
     (levenberg._Fit, "go", op("<", "kept", "least"), "True", [BEST]),
     (LevenbergMarquardt, "fit", item("starts", "number"), "start", [crashes(EXPLODES)]),
     (Residuals, "drawn", call("array_equal"), "False", [of("levenberg_refusals", "test_refused", "drawn alike")]),
+    (Residuals, "current", op("!="), "False", [crashes(of("levenberg_refusals", "test_refused", "frozen since"))]),
     (levenberg._Fit, "go", op("not", "count"), "False", [of("levenberg_refusals", "test_refused", "all masked")]),
     (Residuals, "_weighted", call("sqrt"), "{0}", [LOSS]),
     (Residuals, "_weighted", op("*", "mask", "cast"), "{0}", [LOSS]),

@@ -90,9 +90,7 @@ def check_model(model: Any) -> None:
         raise ValueError(f"model: expected one output, got {len(outputs)}")
     if not model.trainable_variables:
         raise ValueError(f"model: expected trainable weights, got none in {model.name}")
-    loss = getattr(model, "loss", None)
-    if model.compiled and not _squared(loss):
-        raise ValueError(f"model: expected one that is compiled with loss='mse', or is not compiled, got {loss!r}")
+    check_loss(model)
     for variable in model.trainable_variables:
         for name in ("regularizer", "constraint"):
             if getattr(variable, name) is not None:
@@ -104,6 +102,13 @@ def check_model(model: Any) -> None:
             raise ValueError(f"model: expected layers with stateful=False, got {layer.name}")
         if isinstance(layer, RNN) and (layer.truncate is not None or getattr(layer.cell, "blocked", False)):
             raise ValueError(f"model: expected layers that let gradients through all steps, got {layer.name}")
+
+
+def check_loss(model: keras.Model) -> None:
+    """A ValueError for a model that is compiled with another loss than the mean squared error."""
+    loss = getattr(model, "loss", None)
+    if model.compiled and not _squared(loss):
+        raise ValueError(f"model: expected one that is compiled with loss='mse', or is not compiled, got {loss!r}")
 
 
 def _squared(loss):

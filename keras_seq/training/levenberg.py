@@ -148,10 +148,11 @@ class LevenbergMarquardt:
             Keras's `History`.
 
         Raises:
-            TypeError, ValueError: wrong arguments; data that do not fit the model or each other, or are not finite; a layer
-                with dropout, noise or statistics of the batch; restarts of a model whose initializers draw nothing anew, such
-                as those with a seed; a mask that shows no step; more bytes than `max_bytes`; a start, and no restart, from
-                which a run stays finite: the row and step at which it diverges is named.
+            TypeError, ValueError: wrong arguments; a model that by now has another loss, or trains other weights than when the
+                trainer was made; data that do not fit the model or each other, or are not finite; a layer with dropout, noise
+                or statistics of the batch; restarts of a model whose initializers draw nothing anew, such as those with a
+                seed; a mask that shows no step; more bytes than `max_bytes`; a start, and no restart, from which a run stays
+                finite: the row and step at which it diverges is named.
         """
         epochs, restarts = positive_integer("epochs", epochs), _count("restarts", restarts)
         patience = None if patience is None else positive_integer("patience", patience)

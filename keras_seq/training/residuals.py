@@ -14,7 +14,7 @@ from keras import tree
 from keras_seq._keras import carried_mask
 from keras_seq.arguments import finite_array, float64_array
 from keras_seq.shapes import fits
-from keras_seq.training.float64_copy import check_certain, check_model, float64_copy
+from keras_seq.training.float64_copy import check_certain, check_loss, check_model, float64_copy
 from keras_seq.training.sensitivities import Outline, Sensitivities, outline
 from keras_seq.typing import Tensor
 
@@ -96,7 +96,7 @@ class Residuals:
 
     def __init__(self, model: keras.Model) -> None:
         check_model(model)
-        self.model = model
+        self.model, self.trained = model, model.trainable_variables
         self.copy = float64_copy(model)
         self.weights = self.copy.trainable_variables
         self.sizes = [math.prod(w.shape) for w in self.weights]
@@ -121,7 +121,17 @@ class Residuals:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def current(self) -> np.ndarray:
-        """The weights of the model as one vector; the copy is given those that are not trained."""
+        """The weights of the model as one vector; the copy is given those that are not trained.
+
+        A ValueError for a model that since has another loss, or other weights that are trained.
+        """
+        check_loss(self.model)
+        now = self.model.trainable_variables
+        if [id(v) for v in now] != [id(v) for v in self.trained]:
+            raise ValueError(
+                f"model: expected the {len(self.trained)} trained variables that it had when its trainer was made, got "
+                f"{len(now)} or others; make a new trainer"
+            )
         for ours, theirs in zip(self.copy.variables, self.model.variables, strict=True):
             ours.assign(keras.ops.cast(theirs, ours.dtype))
         return self._joined(self.model)

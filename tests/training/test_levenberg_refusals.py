@@ -22,6 +22,14 @@ def fit(model, x=None, y=None, *given, **further):
     return LevenbergMarquardt(model, jit_compile=False).fit(x, y, *given, **{"verbose": 0, **further})
 
 
+def changed(how):
+    """A fit of a model that something is done to behind its trainer's back."""
+    model = small()
+    trainer = LevenbergMarquardt(model, jit_compile=False)
+    how(model)
+    return trainer.fit(*curve(), epochs=1, verbose=0)
+
+
 def between(layer):
     return keras.Sequential([keras.Input((4,)), layers.Dense(3), layer, layers.Dense(1)])
 
@@ -106,6 +114,16 @@ REFUSED = {
         lambda: LevenbergMarquardt(between(layers.Lambda(lambda x: 2 * x, name="twice"))),
         ValueError,
         "model: expected layers that their configurations make again, got twice: .*Lambda",
+    ),
+    "frozen since": (
+        lambda: changed(lambda model: setattr(model.layers[0], "trainable", False)),
+        ValueError,
+        "model: expected the 4 trained variables that it had when its trainer was made, got 2 or others; make a new",
+    ),
+    "compiled since": (
+        lambda: changed(lambda model: model.compile("sgd", "mae")),
+        ValueError,
+        "compiled with loss='mse', or is not compiled, got 'mae'",
     ),
     "damping": (lambda: LevenbergMarquardt(small(), damping=0), ValueError, "damping: expected a positive number"),
     "bayesian": (lambda: LevenbergMarquardt(small(), bayesian=1), TypeError, "bayesian: expected True or False"),
