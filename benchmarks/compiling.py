@@ -142,9 +142,8 @@ def in_a_process(*given):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--models", nargs="+", default=[*stacks(None), READER, TRANSLATOR], help="which of the models (default: all)"
-    )
+    names = [*stacks(None), READER, TRANSLATOR]
+    parser.add_argument("--models", nargs="+", default=names, choices=names, metavar="MODEL", help="; ".join(names))
     parser.add_argument("--runs", type=int, default=3, help="processes for each figure (default: 3)")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
