@@ -27,7 +27,7 @@ def predictions():
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("kind", ["tags", "scores", "potentials"])
+@pytest.mark.parametrize("kind", ["tags", pytest.param("scores", marks=pytest.mark.deep), "potentials"])
 def test_is_the_mean_over_real_steps(kind, weights):
     y_pred, weight = predictions()[kind], WEIGHTS[weights]
     each = MASK * (1 if weight is None else weight.reshape(5, -1))
@@ -48,7 +48,8 @@ def test_rows_may_be_divided_and_a_graph_may_be_compiled():
     assert float(metric.result()) == 0
 
 
-@pytest.mark.parametrize("crf", [True, pytest.param(False, marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("crf", [True, False])
 def test_in_fit(crf):
     last = [keras_seq.CRF(K)] if crf else []
     first = keras.layers.Dense(K, kernel_initializer="identity")
