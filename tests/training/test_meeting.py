@@ -114,10 +114,54 @@ def test_a_worker_that_dies_before_tensorflow_has_started_is_named_and_the_other
     assert f"within 4 seconds of having met, did not find worker 1 at {addresses[1]}" in said
 
 
-@pytest.mark.deep
-def test_the_supervisor_ends_those_that_wait_and_starts_all_again(monkeypatch, capfd, tmp_path):
+@pytest.fixture
+def example(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    example = importlib.import_module("distributed")
+    return importlib.import_module("distributed")
+
+
+@pytest.mark.parametrize(
+    ("options", "of_workers", "message"),
+    [
+        ("--workers 17", False, "--workers: expected 1 to 16, the rows of a batch, got 17"),
+        ("--epochs 0", False, "--epochs: expected a positive integer, got 0"),
+        ("--timeout nan", False, "--timeout: expected positive seconds, got nan"),
+        ("--costs --kill", False, "--kill: expected none together with --costs"),
+        ("--costs --workers 3", False, "--workers: expected none together with --costs"),
+        ("--workers 2", True, "--workers: expected none where TF_CONFIG says who the workers are"),
+        ("--output /dev/null", False, "--output: expected a folder, got /dev/null: File exists"),
+    ],
+)
+def test_the_example_refuses_options(options, of_workers, message, example, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["distributed.py", *options.split()])
+    if of_workers:
+        monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(SystemExit):
+        example.arguments()
+    assert message in capsys.readouterr().err
+
+
+def test_the_supervisor_ends_its_workers_when_it_is_ended(example, monkeypatch, tmp_path):
+    started = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, given, env):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(600)"])
+            started.append(self)
+
+    def ended(seconds):
+        raise SystemExit
+
+    monkeypatch.setattr(example, "subprocess", types.SimpleNamespace(Popen=Started))
+    monkeypatch.setattr(example, "command", lambda *_: None)
+    monkeypatch.setattr(example, "time", types.SimpleNamespace(sleep=ended))
+    with pytest.raises(SystemExit):
+        example.run(None, 2, tmp_path)
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.deep
+def test_the_supervisor_ends_those_that_wait_and_starts_all_again(example, monkeypatch, capfd, tmp_path):
     waits = "from keras_seq.training import worker_strategy; worker_strategy(200)"
     started = []
 
