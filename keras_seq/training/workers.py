@@ -155,9 +155,8 @@ def heard_by_all(strategy: tf.distribute.Strategy) -> Iterator[None]:
         if several_workers(strategy):
             worker = f"{strategy.cluster_resolver.task_type} {strategy.cluster_resolver.task_id}"
             said = str(error)
-            said = (
-                said if len(said) <= 400 else f"{said[:150]} .. {said[-250:]}"
-            )  # of TensorFlow's the reason may stand last
+            if len(said) > 400:  # the reason may stand at the end of what TensorFlow says
+                said = f"{said[:150]} .. {said[-250:]}"
             tell_other_workers(f"{worker} ended with {type(error).__name__}: {said}")
         raise
 
