@@ -55,7 +55,9 @@ def draw(results, path):
         axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axis.grid(axis="x", which="both", color="#dee2e6", lw=0.5)
     axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes), fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(sizes), 5), fontsize=8
+    )
     figure.savefig(path, dpi=100)
 
 
