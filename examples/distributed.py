@@ -157,7 +157,10 @@ def loopback():
 
 @contextlib.contextmanager
 def held_ports(count):
-    """Ports of this machine. As they stay bound, though not listened at, no other program is given one meanwhile."""
+    """Ports of this machine, which no other program gets meanwhile.
+
+    A port that is bound and not listened at is given to none that ask for any, and to those that ask for this one.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -14,20 +14,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 HERE = pathlib.Path(__file__).parent
 PATH = os.pathsep.join([str(ROOT), str(HERE), *sys.path])
 RUN = {**os.environ, "PYTHONPATH": PATH, "TF_CPP_MIN_LOG_LEVEL": "3"}
+held_ports = runpy.run_path(str(ROOT / "examples" / "distributed.py"))["held_ports"]
 
 
 @contextlib.contextmanager
 def cluster(count):
-    """Addresses, and a function that gives TF_CONFIG for one of them; nobody else gets their ports while it lasts.
-
-    A port that is bound and not listened at is given to none that ask for any, and to those that ask for this one.
-    """
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in held]
+    """Addresses, and a function that gives TF_CONFIG for one of them; nobody else gets their ports while it lasts."""
+    with held_ports(count) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
 
         def config(index):
             return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
